@@ -1,0 +1,51 @@
+# Everything goes through one virtual environment, installed from one lock.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+# Wheels come from the lock alone; nothing is resolved anew.
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check unit lock clean
+
+help:
+	@echo "make demo    label the sample corpus and publish a version (all set-up included)"
+	@echo "make test    every check and every test (all set-up included)"
+	@echo "make check   format, lint, types, import arrows, doctests"
+	@echo "make unit    the tests that take no server"
+	@echo "make lock    write requirements.lock anew"
+
+$(READY): requirements.lock pyproject.toml
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/candist run deployments/configs/demo.yaml
+
+check: $(READY)
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/pytest --doctest-modules candist_core tasks flows -p no:cacheprovider
+
+unit: $(READY)
+	@$(BIN)/pytest -m "not flow and not s3 and not slow and not gpu"
+
+test: check
+	@$(BIN)/pytest
+
+# The environment that the lock describes, built from pyproject.toml's ranges; torch is pinned to one release.
+lock:
+	@rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
+	@$(VENV)-lock/bin/pip install --quiet setuptools wheel torch==2.13.0 --editable ".[dev]"
+	@$(VENV)-lock/bin/pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//' > requirements.lock
+	@rm -rf $(VENV)-lock
+
+clean:
+	@rm -rf $(VENV) .candist published build *.egg-info

@@ -1,0 +1,324 @@
+"""`RunConfig`: everything one run needs, and the one parameter of the main flow.
+
+Flat groups with enums and no unions, because the model is also the form in the Prefect UI.
+It names secrets (an environment variable) and never holds them.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from candist_core.errors import ConfigError
+from candist_core.spec import Settings, TaskSpec
+
+
+class SourceFormat(StrEnum):
+    """How the corpus is written; `auto` goes by the file's ending."""
+
+    AUTO = "auto"
+    PARQUET = "parquet"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+class TeacherKind(StrEnum):
+    """Who answers."""
+
+    OPENAI = "openai"
+    REPLAY = "replay"
+    ZEROSHOT = "zeroshot"
+
+
+class ResponseFormat(StrEnum):
+    """How the endpoint is told the form of its answer; servers differ in what they support."""
+
+    JSON_SCHEMA = "json_schema"
+    JSON_OBJECT = "json_object"
+    TEXT = "text"
+
+
+class Method(StrEnum):
+    """How candidate sets become training targets (see `candist_core.refine`)."""
+
+    UNIFORM = "uniform"
+    PRODEN = "proden"
+    DR = "dr"
+
+
+class OnFail(StrEnum):
+    """What a failed check does: stop the run, say so and go on, or set the rows at fault aside."""
+
+    FAIL = "fail"
+    WARN = "warn"
+    QUARANTINE = "quarantine"
+
+
+class Location(Settings):
+    """A place that fsspec can reach: a path, `file://`, `s3://`, `package://`."""
+
+    uri: str = Field(min_length=1, description="Path or URL.")
+    endpoint_url: str | None = Field(None, description="Endpoint of an S3-compatible store, if not Amazon's.")
+    region: str | None = Field(None, description="Region of the bucket.")
+    profile: str | None = Field(None, description="Profile of the AWS credentials file; else the usual chain.")
+
+
+ACCESS = {"endpoint_url", "region", "profile"}
+"""The fields of a `Location` that tell how it is reached, not what lies there."""
+
+
+class SourceConfig(Location):
+    """The corpus: where it lies and which columns matter."""
+
+    format: SourceFormat = Field(SourceFormat.AUTO, description="How the files are written.")
+    text: str = Field(
+        "text",
+        min_length=1,
+        description='Column that holds the text, or a template of several: "{title}. {body}".',
+    )
+    id: str | None = Field(None, description="Column with a unique id; without one, ids are hashes of the content.")
+    gold: str | None = Field(None, description="Column with human labels, read by evaluation alone.")
+    split: str | None = Field(None, description="Column that tells train from test rows, if any.")
+    max_chars: int = Field(20_000, ge=1, le=10_000_000, description="Longer texts are rejected (characters).")
+    shard_rows: int = Field(
+        5_000, ge=1, le=1_000_000, description="Rows in one shard, the unit of work and of restart."
+    )
+
+
+class StoreConfig(Location):
+    """Where a run keeps its work: shards, replies, tables, done-markers."""
+
+    uri: str = Field(".candist", min_length=1, description="Folder or URL for everything between source and version.")
+    spool_dir: str | None = Field(
+        None, description="Folder on each worker's disk for replies not yet in the store; empty: store or cache."
+    )
+
+
+class TeacherConfig(Settings):
+    """Who is asked for candidate sets, and how."""
+
+    kind: TeacherKind = Field(
+        TeacherKind.OPENAI,
+        description="openai: any compatible endpoint. replay: recorded replies. zeroshot: offline, by text similarity.",
+    )
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="openai: the model's name at the endpoint (gpt-4o-mini if empty). zeroshot: the encoder (minilm).",
+    )
+    base_url: str | None = Field(None, description="Endpoint such as http://localhost:8000/v1; empty for OpenAI's own.")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY",
+        # A key pasted here by mistake would reach logs and manifests.
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$",
+        description="Name of the environment variable that holds the API key; never the key itself.",
+    )
+    replies_uri: str | None = Field(None, description="replay: the recorded replies, JSON lines of id and reply.")
+    response_format: ResponseFormat = Field(ResponseFormat.JSON_SCHEMA, description="What the endpoint supports.")
+    temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature.")
+    max_tokens: int = Field(256, ge=1, le=100_000, description="Longest answer (tokens).")
+    timeout_s: float = Field(60.0, gt=0, le=3600, description="Longest wait for one answer (seconds).")
+    max_in_flight: int = Field(64, ge=1, le=4096, description="Requests under way at once, over all workers.")
+    max_attempts: int = Field(6, ge=1, le=100, description="Tries for one request before its row is rejected.")
+
+    @model_validator(mode="after")
+    def _kind_has_what_it_needs(self) -> Self:
+        if self.kind is TeacherKind.REPLAY and not self.replies_uri:
+            raise ValueError("found kind replay without replies_uri, wanted recorded replies; set teacher.replies_uri")
+        return self
+
+    @property
+    def model_name(self) -> str:
+        """The model that answers, by its own name or by the kind's default."""
+        defaults = {TeacherKind.OPENAI: "gpt-4o-mini", TeacherKind.ZEROSHOT: "minilm", TeacherKind.REPLAY: "replay"}
+        return self.model or defaults[self.kind]
+
+
+class StudentConfig(Settings):
+    """The small model that learns from the candidate sets."""
+
+    model: str = Field(
+        "minilm",
+        min_length=1,
+        description="minilm (needs the extra of that name), a Hugging Face hub id, a local folder, or an s3:// folder.",
+    )
+    method: Method = Field(Method.DR, description="How candidate sets become training targets.")
+    epochs: int = Field(5, ge=1, le=200, description="Passes over the training texts.")
+    warmup_epochs: int = Field(3, ge=1, le=100, description="Epochs before rows may be dropped or trusted (dr).")
+    batch_rows: int = Field(32, ge=1, le=4096, description="Texts in one training step.")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="Peak learning rate of AdamW.")
+    max_tokens: int = Field(128, ge=8, le=8192, description="Longer texts are cut (tokens).")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda, cuda:1 or mps.")
+    sharpen: float = Field(0.85, gt=0, le=1, description="Temperature for targets of reliable rows (dr, gamma).")
+    reliable_share: float = Field(
+        0.5, ge=0, le=1, description="Smallest-loss share of each class taken as reliable (dr, delta)."
+    )
+    rescue_above: float = Field(
+        0.95, ge=0, le=1, description="Belief above which a dropped row returns one-hot (dr, tau)."
+    )
+    max_dropped: float = Field(0.4, ge=0, le=1, description="Largest share of a class that may be dropped (dr, zeta).")
+
+
+class ChecksConfig(Settings):
+    """Gates on the teacher's answers and on the final labels."""
+
+    on_fail: OnFail = Field(OnFail.FAIL, description="What a failed check does.")
+    max_unparsed_rate: float = Field(0.05, ge=0, le=1, description="Share of replies that name no label.")
+    max_failed_rate: float = Field(0.05, ge=0, le=1, description="Share of texts refused by the teacher or failed.")
+    max_abstained_rate: float = Field(0.2, ge=0, le=1, description="Share of texts for which the teacher names none.")
+    max_oversized_rate: float = Field(0.05, ge=0, le=1, description="Share of sets larger than task.max_candidates.")
+    max_review_rate: float = Field(0.6, ge=0, le=1, description="Share of final labels that want review.")
+    min_agreement: float = Field(0.5, ge=0, le=1, description="Share of final labels that are among the candidates.")
+
+
+class PriceConfig(Settings):
+    """Price of one model, overriding the price table that ships with candist."""
+
+    model: str = Field(min_length=1, description="The model's name at the endpoint.")
+    input_usd: float = Field(ge=0, description="US dollars a million prompt tokens.")
+    cached_usd: float | None = Field(None, ge=0, description="US dollars a million cached prompt tokens.")
+    output_usd: float = Field(ge=0, description="US dollars a million completion tokens.")
+
+
+class BudgetConfig(Settings):
+    """Bounds on spending."""
+
+    max_usd: float | None = Field(None, gt=0, description="Hard cap of one run (US dollars); none when empty.")
+    confirm_above_usd: float = Field(5.0, ge=0, description="The command asks before a run estimated above this.")
+    prices: tuple[PriceConfig, ...] = Field((), description="Prices for models that the shipped table lacks.")
+
+
+class ComputeConfig(Settings):
+    """Where the work runs: a local Dask cluster, or one at an address."""
+
+    address: str | None = Field(None, description="Dask scheduler, tcp://host:8786; empty for a local cluster.")
+    workers: int | None = Field(None, ge=1, le=10_000, description="Local worker processes; empty: one for each core.")
+    processes: bool = Field(True, description="Local workers are processes; off: threads of one process.")
+
+
+class PublishConfig(Location):
+    """Where versions of the labelled data set appear."""
+
+    uri: str = Field("published", min_length=1, description="Folder or URL under which data sets are published.")
+    dataset: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="Name of the data set; else the run's name.",
+    )
+    include_student: bool = Field(False, description="Publish the student's weights with the version.")
+
+
+class RunConfig(Settings):
+    """One run: from a corpus to a published version."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="Name of the run and, by default, of the data set.",
+    )
+    task: TaskSpec = Field(description="Labels and how the teacher is asked for them.")
+    source: SourceConfig = Field(description="The corpus.")
+    store: StoreConfig = Field(default_factory=lambda: StoreConfig(), description="Where a run keeps its work.")
+    teacher: TeacherConfig = Field(default_factory=lambda: TeacherConfig(), description="Who is asked, and how.")
+    student: StudentConfig = Field(default_factory=StudentConfig, description="The small model.")
+    checks: ChecksConfig = Field(default_factory=ChecksConfig, description="Gates.")
+    budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What the run may spend.")
+    compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig(), description="Where the work runs.")
+    publish: PublishConfig = Field(default_factory=lambda: PublishConfig(), description="Where versions appear.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything drawn by chance.")
+
+    @property
+    def dataset(self) -> str:
+        """Name under which versions are published."""
+        return self.publish.dataset or self.name
+
+
+def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Read a run's YAML file; `overrides` are `a.b=value`, the value written as YAML.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key (the nearest valid one is named), a value out of bounds.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "no UTF-8 text"
+        raise ConfigError(
+            f"configuration {path}", reason.lower(), "a YAML file", "write one with `candist init`"
+        ) from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        first = " ".join(str(error).split())
+        raise ConfigError(f"configuration {path}", f"no YAML ({first})", "valid YAML", "mend that line") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"configuration {path}", type(data).__name__, "a mapping of settings", "see `candist init`")
+    for override in overrides:
+        _apply(data, override)
+    return parse_config(data, f"configuration {path}")
+
+
+def parse_config(data: dict[str, Any], thing: str = "configuration") -> RunConfig:
+    """Turn plain data into a `RunConfig`, or say in one sentence what is wrong with it.
+
+    Example:
+        >>> parse_config({"name": "x", "tsk": {}})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        candist_core.errors.ConfigError: configuration: found the unknown key 'tsk', wanted a known one; ...
+    """
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise _explain(error, thing) from None
+
+
+def _explain(error: ValidationError, thing: str) -> ConfigError:
+    from difflib import get_close_matches
+
+    # An unknown key is often the cause of a missing one, so it is told first.
+    details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+    first, where = details[0], ".".join(str(part) for part in details[0]["loc"])
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(first["loc"][:-1])
+        near = get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "valid keys here: " + ", ".join(known)
+        return ConfigError(thing, f"the unknown key {where!r}", "a known one", hint)
+    if first["type"] == "missing":
+        return ConfigError(thing, f"no {where!r}", "a value", f"add {where} to it{more}")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        found, _, rest = message.removeprefix("found ").partition(", wanted ")
+        wanted, _, step = rest.partition("; ")
+        return ConfigError(f"{thing}: {where}", found, wanted, step + more)
+    found = repr(first["input"])
+    return ConfigError(thing, f"{where} = {found[:80]}", message[:1].lower() + message[1:], f"change {where}{more}")
+
+
+def _keys_at(path: tuple[int | str, ...]) -> list[str]:
+    model: Any = RunConfig
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        # Tuples of models hold their model first.
+        model = getattr(annotation, "__args__", (annotation,))[0]
+    return list(model.model_fields)
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override}", "no a.b=value", "a setting and its value", "try --set budget.max_usd=5")
+    place: Any = data
+    for key in keys[:-1]:
+        place = place.setdefault(key, {}) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
+            raise ConfigError(f"--set {override}", f"{key!r} that holds no settings", "a group", "check the path")
+    try:
+        place[keys[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}", f"{value!r}", "a value in YAML", "quote it") from error

@@ -1,0 +1,137 @@
+"""Every error this package raises, in one tree.
+
+CandistError
+├── TransientError            the same call may succeed later; tasks retry it
+│   └── RateLimitedError      the endpoint asks for fewer requests: pacing, not failure
+└── TerminalError             repeating the call changes nothing; tasks fail at once
+    ├── BadInputError         something the user gave: thing, found, wanted, next step
+    │   ├── ConfigError       the run's configuration
+    │   ├── SourceError       the corpus
+    │   ├── TeacherError      the endpoint, its key, its replies
+    │   ├── StudentError      the student's weights or what it is to learn from
+    │   └── StoreError        the place where tables or versions are kept
+    ├── ContractError         a table is not what its contract says
+    ├── EmptyCandidateSetError
+    ├── RowError              one request is at fault; its row becomes a reject
+    ├── GateError             a check failed; nothing is published
+    └── BudgetError           the hard cap on spending is reached
+
+Errors take positional arguments and hand all of them to `super().__init__`.
+A Dask worker process sends an error home as `type(e)(*e.args)`; one that
+cannot be rebuilt that way arrives as a TypeError and its message is lost.
+"""
+
+
+class CandistError(Exception):
+    """Root of every error that candist raises on purpose."""
+
+
+class TransientError(CandistError):
+    """The same call may succeed later: `what` failed, `detail` says how."""
+
+    def __init__(self, what: str, detail: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(what, detail, retry_after_s)
+        self.what, self.detail, self.retry_after_s = what, detail, retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.detail}" if self.detail else self.what
+
+
+class RateLimitedError(TransientError):
+    """The endpoint asks for fewer requests; uses up none of a row's attempts."""
+
+
+class TerminalError(CandistError):
+    """Repeating the call changes nothing."""
+
+
+class BadInputError(TerminalError):
+    """Something the user gave is not usable; one sentence says what to do."""
+
+    def __init__(self, thing: str, found: str, wanted: str, next_step: str) -> None:
+        super().__init__(thing, found, wanted, next_step)
+        self.thing, self.found, self.wanted, self.next_step = thing, found, wanted, next_step
+
+    def __str__(self) -> str:
+        return f"{self.thing}: found {self.found}, wanted {self.wanted}; {self.next_step}"
+
+
+class ConfigError(BadInputError):
+    """The configuration of a run."""
+
+
+class SourceError(BadInputError):
+    """The corpus to label."""
+
+
+class TeacherError(BadInputError):
+    """The teacher as a whole: no key, wrong endpoint, missing replies. Ends the run."""
+
+
+class StudentError(BadInputError):
+    """The student's weights, its device, or what it is to learn from."""
+
+
+class StoreError(BadInputError):
+    """The place where tables or versions are kept: missing, read-only, full."""
+
+
+class ContractError(TerminalError):
+    """A table breaks its contract."""
+
+    def __init__(self, contract: str, found: str, wanted: str) -> None:
+        super().__init__(contract, found, wanted)
+        self.contract, self.found, self.wanted = contract, found, wanted
+
+    def __str__(self) -> str:
+        return f"table {self.contract}: found {self.found}, wanted {self.wanted}"
+
+
+class EmptyCandidateSetError(TerminalError):
+    """An example reached the student with no label to learn from."""
+
+    def __init__(self, row: int, n_empty: int) -> None:
+        super().__init__(row, n_empty)
+        self.row, self.n_empty = row, n_empty
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_empty} rows of the candidate mask have no label, the first is row {self.row}; "
+            "drop them first with candidates.has_candidates"
+        )
+
+
+class RowError(TerminalError):
+    """The endpoint refuses one request for good; `reason` is a word, `detail` its raw answer."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+class GateError(TerminalError):
+    """Checks failed; each line names the check, what was observed and what was wanted."""
+
+    def __init__(self, stage: str, failures: tuple[str, ...]) -> None:
+        super().__init__(stage, tuple(failures))
+        self.stage, self.failures = stage, tuple(failures)
+
+    def __str__(self) -> str:
+        return f"{self.stage} did not pass its checks, nothing is published: " + "; ".join(self.failures)
+
+
+class BudgetError(TerminalError):
+    """The hard cap is reached; everything paid for is kept."""
+
+    def __init__(self, spent_usd: float, max_usd: float, n_left: int) -> None:
+        super().__init__(spent_usd, max_usd, n_left)
+        self.spent_usd, self.max_usd, self.n_left = spent_usd, max_usd, n_left
+
+    def __str__(self) -> str:
+        return (
+            f"budget.max_usd: found ${self.spent_usd:.4f} spent of ${self.max_usd:.4f} with {self.n_left} texts "
+            "still to annotate, wanted enough for all; raise budget.max_usd and run again, paid replies are kept"
+        )

@@ -1,0 +1,154 @@
+"""What the core asks of the world: a teacher that answers requests, a store that keeps tables.
+
+Letters and units: tokens are counted by the endpoint, costs are US dollars, times are seconds.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from candist_core.tables import Contract, TableRef
+
+ReportT = TypeVar("ReportT", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptHead:
+    """What every request of a run shares; built once, its fingerprint stands for it in each key."""
+
+    model: str
+    system: str
+    sampling: Mapping[str, float | int]
+    response_format: Mapping[str, Any] | None
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to the teacher.
+
+    `key` holds everything that can change the answer and nothing else: same key, same reply, paid once.
+    `doc_id` names the first row that asks it and `text` is its bare text; neither is sent beside `user`.
+    """
+
+    key: str
+    doc_id: str
+    text: str
+    user: str
+    head: PromptHead
+    sample: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One raw answer, as paid for, before any parsing. `cost_usd` is None where no price is known."""
+
+    request_key: str
+    doc_id: str
+    reply: str
+    finish_reason: str
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+    latency_s: float = 0.0
+
+
+class Teacher(Protocol):
+    """Answers requests. One teacher object belongs to one event loop and is closed once."""
+
+    @property
+    def name(self) -> str:
+        """Which teacher, for the `teacher` column: kind and model, never a secret."""
+
+    async def ask(self, request: Request) -> Reply:
+        """Answer one request, sent once: retries and pacing are the caller's.
+
+        Raises:
+            RateLimitedError: slow down; `retry_after_s` where the endpoint said so.
+            TransientError: the same request may succeed later.
+            RowError: this request never will; the row becomes a reject.
+            TeacherError: no request ever will; the run stops.
+        """
+
+    async def close(self) -> None:
+        """Release connections."""
+
+
+class ReplyLog(Protocol):
+    """Keeps every reply that was paid for."""
+
+    def lookup(self, keys: Iterable[str]) -> Mapping[str, Reply]:
+        """Replies already kept, by request key."""
+
+    def append(self, reply: Reply) -> None:
+        """Keep one reply from now on, also past the death of this process."""
+
+    def flush(self) -> None:
+        """Bring what was appended into the store."""
+
+    def close(self) -> None:
+        """Flush for the last time and tidy up."""
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors."""
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """X, (n, d) float32, rows of length one."""
+
+
+class TableStore(Protocol):
+    """Keeps tables, objects and done-markers under one root. Paths are relative and use `/`."""
+
+    def write_table(self, path: str, frame: pl.DataFrame, contract: Contract) -> TableRef:
+        """Check the frame, write it whole, read its size back, and say where it lies."""
+
+    def read_table(self, ref: TableRef, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The table's rows, or only some of its columns."""
+
+    def find_done(self, stage: str, key: str, report: type[ReportT]) -> ReportT | None:
+        """The report that an earlier run left for these inputs, if its tables still stand."""
+
+    def mark_done(self, stage: str, key: str, report: BaseModel) -> None:
+        """Write the done-marker, last of all: everything that the report names is stored."""
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write one object whole."""
+
+    def create_bytes(self, path: str, data: bytes) -> bool:
+        """Write one object only if there is none yet; False when there was one."""
+
+    def read_bytes(self, path: str) -> bytes:
+        """One object."""
+
+    def list_paths(self, prefix: str) -> list[str]:
+        """Every object below a prefix, sorted; empty when there is none."""
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove objects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stage has come. `done` and `total` count `unit`s; `note` is a short remark such as a loss."""
+
+    stage: str
+    part: str
+    done: int
+    total: int
+    unit: str = "texts"
+    cost_usd: float = 0.0
+    note: str = ""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def ignore_progress(progress: Progress) -> None:
+    """The `OnProgress` of someone who does not watch."""

@@ -1,0 +1,188 @@
+"""What each stage reports: the only thing, beside tables, that crosses a stage border.
+
+Reports are written into done-markers and into the manifest, so they are plain data.
+Rates are shares in [0, 1], costs US dollars, times seconds.
+"""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from candist_core.tables import TableRef
+
+
+class Report(BaseModel):
+    """Base of all reports: frozen, and forgiving of fields that a later version adds."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Usage(Report):
+    """What the teacher's replies cost.
+
+    Tokens and `cost_usd` are of the replies asked for now; `reused_usd` is what earlier runs paid for the `n_reused`
+    others. `n_unpriced` replies have no known price.
+    """
+
+    n_requests: int = 0
+    n_reused: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+    reused_usd: float = 0.0
+    n_unpriced: int = 0
+
+    def __add__(self, other: Self) -> "Usage":
+        """Field-wise sum."""
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
+
+
+class SourceFile(Report):
+    """One file of the corpus. `etag` is the store's own word for the file's state."""
+
+    uri: str
+    size_bytes: int
+    etag: str
+
+
+class IngestReport(Report):
+    """`examples` hold every usable row; `texts` hold each distinct text once, without gold."""
+
+    examples: tuple[TableRef, ...]
+    texts: tuple[TableRef, ...]
+    rejects: TableRef
+    files: tuple[SourceFile, ...]
+    n_rows: int
+    n_examples: int
+    n_texts: int
+    n_rejects: int
+    n_gold: int
+    user_columns: tuple[str, ...]
+
+
+class CheckResult(Report):
+    """One check. `observed` and `wanted` are words for people; `n_unexpected` of `n` rows broke it."""
+
+    name: str
+    passed: bool
+    observed: str
+    wanted: str
+    n_unexpected: int = 0
+    n: int = 0
+    on_fail: str = "fail"
+
+    def __str__(self) -> str:
+        """One line: name, observed, wanted."""
+        return f"{self.name}: observed {self.observed}, wanted {self.wanted}"
+
+
+class AnnotateReport(Report):
+    """One shard's annotations. `n_left` texts were not asked because the budget ended."""
+
+    annotations: TableRef
+    rejects: TableRef
+    usage: Usage
+    statuses: dict[str, int]
+    set_sizes: dict[int, int]
+    checks: tuple[CheckResult, ...] = ()
+    n_left: int = 0
+
+
+class EpochReport(Report):
+    """Label-free signals after one epoch. Rates are over the training texts."""
+
+    epoch: int
+    loss: float
+    in_set_rate: float = Field(description="texts whose most probable label is a candidate")
+    approximate_accuracy: float = Field(description="mean of 1[c in S] p_c / sum of p over S (PLENCH, AA)")
+    kept_rate: float = Field(description="texts with a target")
+    reliable_rate: float = Field(description="texts with a sharpened target")
+
+
+class StoredFile(Report):
+    """One object of a folder; `uri` is relative to its store."""
+
+    uri: str
+    size_bytes: int
+    sha256: str
+
+
+class DistillReport(Report):
+    """The student. `folder` is relative to the store and loads with `transformers`."""
+
+    folder: str
+    files: tuple[StoredFile, ...]
+    key: str
+    base_model: str
+    device: str
+    device_reason: str
+    n_train: int
+    epochs: tuple[EpochReport, ...]
+    seconds: float
+
+
+class PredictReport(Report):
+    """One shard's final labels."""
+
+    labels: TableRef
+    n_review: int
+    sources: dict[str, int]
+
+
+class Interval(Report):
+    """A share with its 95 % Wilson interval over n rows."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        """Per cent with its interval."""
+        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
+
+
+class GoldReport(Report):
+    """Quality on rows that carry gold."""
+
+    teacher_accuracy: Interval
+    final_accuracy: Interval
+    macro_f1: float
+    coverage: Interval
+    kept_accuracy: Interval = Field(description="final accuracy on the rows that do not want review")
+    lift: float | None = Field(
+        description="coverage gained a further label, over a random label's; None for sets of one"
+    )
+
+
+class EvaluateReport(Report):
+    """What is known of the labels, with gold and without."""
+
+    n_rows: int
+    n_labelled: int
+    n_review: int
+    mean_set_size: float
+    set_sizes: dict[int, int]
+    statuses: dict[str, int]
+    class_counts: dict[str, int]
+    agreement: float = Field(description="labelled rows whose final label is a candidate")
+    mean_confidence: float
+    gold: GoldReport | None
+    unknown_gold: dict[str, int] = Field({}, description="the most frequent gold values that are no label, with rows")
+
+
+class RunReports(Report):
+    """What every stage of one run reported, up to publication."""
+
+    ingested: IngestReport
+    annotated: tuple[AnnotateReport, ...]
+    student: DistillReport
+    predicted: tuple[PredictReport, ...]
+    metrics: EvaluateReport
+    checks: tuple[CheckResult, ...]
+
+    @property
+    def usage(self) -> Usage:
+        """The teacher's whole usage."""
+        return sum((report.usage for report in self.annotated), Usage())
