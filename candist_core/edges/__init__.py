@@ -1,0 +1,1 @@
+"""The rim: the only sockets, disks, Great Expectations and plots."""
