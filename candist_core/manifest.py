@@ -1,0 +1,102 @@
+"""The manifest: what a published version is, where it came from, and how good it is.
+
+A version is there if and only if a numbered manifest names it. `manifest/1` is its contract; a manifest under
+another one is refused by name. Paths in it are relative to the version's folder and cannot leave it.
+"""
+
+import json
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from candist_core.errors import ContractError, StoreError
+from candist_core.paths import check_relative
+from candist_core.reports import CheckResult, DistillReport, EvaluateReport, Report, SourceFile, Usage
+from candist_core.spec import TaskSpec
+
+CONTRACT = "manifest/1"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+
+def _checked(path: str) -> str:
+    try:
+        return check_relative(path)
+    except StoreError as error:
+        raise ValueError(str(error)) from error
+
+
+class VersionFile(Report):
+    """One file of a version; `split` is the user's own word for the split whose rows it holds."""
+
+    path: Annotated[str, AfterValidator(_checked)]
+    size_bytes: int
+    sha256: str
+    rows: int | None = None
+    split: str | None = None
+
+
+class Counts(Report):
+    """Rows of the version: labelled ones, those of them that want review, and rejects; distinct texts of the corpus."""
+
+    rows: int
+    texts: int
+    needs_review: int
+    rejects: int
+
+
+class Manifest(Report):
+    """One version of a data set. `config` is the run's configuration as data: it names secrets and holds none."""
+
+    contract: str = CONTRACT
+    dataset: str = Field(pattern=NAME)
+    number: int = Field(ge=1)
+    version: str = Field(pattern=r"^[0-9a-f]{16}$", description="BLAKE2b-64 of the data files and the spec.")
+    parent: str | None = Field(None, description="Version of the highest manifest when this one was committed.")
+    created_at: datetime
+    run_id: str
+    code_version: str
+    spec: TaskSpec
+    spec_fingerprint: str
+    seed: int
+    config: dict[str, Any]
+    source_files: tuple[SourceFile, ...]
+    files: tuple[VersionFile, ...]
+    counts: Counts
+    usage: Usage
+    student: DistillReport
+    checks: tuple[CheckResult, ...]
+    metrics: EvaluateReport
+
+    @property
+    def folder(self) -> str:
+        """The version's folder, relative to the publish location."""
+        return f"{self.dataset}/versions/{self.version}"
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON."""
+    return manifest.model_dump_json(indent=1).encode()
+
+
+def decode_manifest(data: bytes, path: str) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        ContractError: it is under a contract this version does not know, or not what its contract says.
+    """
+    try:
+        value = json.loads(data)
+        contract = value["contract"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ContractError(CONTRACT, f"no manifest in {path}", "a JSON object with its contract") from error
+    if contract != CONTRACT:
+        raise ContractError(str(contract), f"a contract that this version does not know in {path}", CONTRACT)
+    try:
+        return Manifest.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ContractError(
+            CONTRACT, f"{where} in {path}: {first['msg']}", "a manifest as candist writes it"
+        ) from error
