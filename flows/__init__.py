@@ -1,0 +1,1 @@
+"""Order: the flows, the command line, and where they run."""
