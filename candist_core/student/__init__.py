@@ -1,0 +1,1 @@
+"""The student: the only home of torch and transformers."""
