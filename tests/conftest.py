@@ -1,5 +1,6 @@
 """Fixtures that several rooms share: an S3 server on loopback with a fresh bucket for each test."""
 
+import os
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from candist_core.config import Location
+
+# Read by torch's thread library when it loads; see flows/server.py.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _numbers = count(1)
 

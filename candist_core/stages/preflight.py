@@ -1,0 +1,49 @@
+"""Preflight: what would stop a run anyway is told before anything is started or paid."""
+
+import os
+
+from candist_core.budget import load_prices
+from candist_core.columns import Columns
+from candist_core.config import RunConfig, TeacherKind
+from candist_core.edges.openai_teacher import open_openai_teacher
+from candist_core.edges.source import find_files, read_batches
+from candist_core.edges.store import Store
+from candist_core.errors import SourceError, StoreError
+from candist_core.stages.annotate import plan_annotation
+from candist_core.stages.publish import open_publish_store
+
+_PEEK_ROWS = 100
+
+
+def preflight(config: RunConfig) -> None:
+    """Look at corpus, recorded replies, key, price and the place to publish, without changing any.
+
+    Raises:
+        BadInputError: the first that is not as a run needs it.
+    """
+    _peek(config)
+    plan_annotation(config)
+    if config.teacher.kind is TeacherKind.OPENAI:
+        open_openai_teacher(config.teacher, load_prices(config.budget.prices))
+    _check_place(open_publish_store(config), config.dataset)
+
+
+def _peek(config: RunConfig) -> None:
+    """Look for the configured columns in the first rows that can be read."""
+    columns = Columns(config.source)
+    for batch in read_batches(config.source, find_files(config.source), _PEEK_ROWS):
+        if batch.rows.height:
+            columns.read(batch.rows, batch.uri)
+            return
+    raise SourceError(f"corpus {config.source.uri}", "no row that can be read", "at least one", "check the files")
+
+
+def _check_place(store: Store, dataset: str) -> None:
+    """A bucket must answer; a folder must be there to write in, or able to be made."""
+    store.list_paths(f"{dataset}/manifests")
+    if store.local_root is None:
+        return
+    place = next(folder for folder in (store.local_root, *store.local_root.parents) if folder.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        found = "no folder" if not place.is_dir() else "no right to write there"
+        raise StoreError(f"publish.uri {store.uri}", found, "a folder to write in", "choose another place")

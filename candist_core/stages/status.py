@@ -1,0 +1,56 @@
+"""Status: how far a run has come, read from its done-markers alone; starts nothing."""
+
+from dataclasses import dataclass
+
+from candist_core.config import RunConfig
+from candist_core.publish import list_versions
+from candist_core.reports import AnnotateReport, Usage
+from candist_core.stages.annotate import find_annotations, plan_annotation
+from candist_core.stages.distill import find_student
+from candist_core.stages.ingest import find_ingested
+from candist_core.stages.predict import find_labels
+from candist_core.stages.publish import open_publish_store
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatus:
+    """One stage: `done` of `total` units; `total` is 0 where an earlier stage has to end first."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """All stages of a run, what its finished shards used, and the versions of its data set."""
+
+    stages: tuple[StageStatus, ...]
+    usage: Usage
+    versions: tuple[int, ...]
+
+
+def status_of_run(config: RunConfig) -> RunStatus:
+    """Look for what earlier runs with the same inputs and settings left."""
+    versions = tuple(list_versions(open_publish_store(config), config.dataset))
+    ingested = find_ingested(config)
+    if ingested is None:
+        stages = tuple(StageStatus(name, 0, 0, "shards") for name in ("ingest", "annotate", "distill", "predict"))
+        return RunStatus(stages, Usage(), versions)
+    n, plan = len(ingested.texts), plan_annotation(config)
+    annotated = [done for shard in ingested.texts if (done := find_annotations(plan, shard))]
+    student = find_student(config, ingested.texts, annotated) if len(annotated) == n else None
+    pairs = zip(ingested.texts, annotated, strict=True) if student else ()
+    n_predicted = sum(find_labels(config, *pair, student) is not None for pair in pairs if student)
+    stages = (
+        StageStatus("ingest", ingested.n_rows, ingested.n_rows, "rows"),
+        StageStatus("annotate", len(annotated), n, "shards"),
+        StageStatus("distill", int(student is not None), 1, "students"),
+        StageStatus("predict", n_predicted, n, "shards"),
+    )
+    return RunStatus(stages, _usage(annotated), versions)
+
+
+def _usage(annotated: list[AnnotateReport]) -> Usage:
+    return sum((report.usage for report in annotated), Usage())

@@ -1,0 +1,215 @@
+"""The command `candist`.
+
+Exit codes: 0 done; 1 a fault in candist; 2 something the user gave; 3 a check failed, nothing published;
+4 the budget is reached; 5 something outside failed, run again; 130 interrupted.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from candist_core.config import RunConfig, TeacherKind, load_config
+from candist_core.errors import BudgetError, CandistError, ConfigError, GateError, TransientError
+
+app = typer.Typer(
+    name="candist",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Label texts with candidate sets from a language model, distil them into a small student, and publish.",
+)
+_out, _err = Console(), Console(stderr=True)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A run's YAML file; `candist init` writes one.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Change one setting, for example `--set teacher.kind=zeroshot`."),
+]
+VersionArg = Annotated[
+    str, typer.Argument(metavar="VERSION", help="`FOLDER/DATASET`, with `@latest`, `@3` or `@ID` after it.")
+]
+Endpoint = Annotated[str | None, typer.Option(help="Endpoint of an S3-compatible store.")]
+Profile = Annotated[str | None, typer.Option(help="Profile of the AWS credentials file.")]
+
+
+@app.command()
+def init(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Corpus: a Parquet, JSONL or CSV file, folder or URL.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="File with one label a line, a tab and its description after it if you like."),
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="One label, `name` or `name: what it means`.")] = None,
+    text: Annotated[str | None, typer.Option(help='Text column or template, such as "{title}. {body}".')] = None,
+    id_column: Annotated[str | None, typer.Option("--id", help="Column with a unique id.")] = None,
+    gold: Annotated[str | None, typer.Option(help="Column with human labels, for evaluation.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run and of the data set.")] = None,
+    teacher: Annotated[TeacherKind, typer.Option(help="zeroshot needs no key and no network.")] = TeacherKind.ZEROSHOT,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("candist.yaml"),
+) -> None:
+    """Write a starter config from a data file and a list of labels.
+
+    Example: `candist init reviews.csv --label "praise: is content" --label "complaint: is not"`
+    """
+    from candist_core.stages.starter import read_label_file, split_label, starter_yaml
+
+    specs = [*(read_label_file(labels) if labels else ()), *(split_label(entry) for entry in label or ())]
+    if out.exists():
+        raise ConfigError(f"file {out}", "one that exists", "a new one", "name another with --out")
+    written = starter_yaml(data, specs, text=text, id_column=id_column, gold=gold, name=name, teacher=teacher)
+    out.write_text(written.text, encoding="utf-8")
+    _out.print(f"wrote {escape(str(out))}: {escape(written.remark)}", highlight=False, soft_wrap=True)
+    _out.print(f"next: candist estimate {out}   then: candist run {out}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    set_: Sets = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about the estimated cost.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the summary.")] = False,
+) -> None:
+    """Run the whole job: ingest, annotate, check, distil, predict, evaluate, publish.
+
+    Example: `candist run candist.yaml --set budget.max_usd=5`
+    """
+    settings = load_config(config, tuple(set_ or ()))
+    from candist_core.stages.preflight import preflight
+
+    preflight(settings)
+    _confirm_cost(settings, yes)
+    from flows.server import private_server, quiet_environment
+
+    for key, value in quiet_environment().items():
+        os.environ.setdefault(key, value)
+    from flows.label_corpus import label_corpus
+    from flows.progress import shown_on
+    from flows.summary import print_summary
+
+    with private_server(), shown_on(Console(stderr=True, quiet=quiet)):
+        published = label_corpus(settings)
+    print_summary(_out, published)
+
+
+@app.command()
+def estimate(config: ConfigPath, set_: Sets = None) -> None:
+    """Say what a run would cost: calls, tokens, dollars, time. Sends nothing.
+
+    Example: `candist estimate candist.yaml --set teacher.kind=openai`
+    """
+    from flows.summary import print_estimate
+
+    settings = load_config(config, tuple(set_ or ()))
+    from candist_core.stages.estimate import estimate_run
+
+    print_estimate(_out, settings, estimate_run(settings))
+
+
+@app.command()
+def status(config: ConfigPath, set_: Sets = None) -> None:
+    """Say which stages of a run are done, what was spent, and which versions it published.
+
+    Example: `candist status candist.yaml`
+    """
+    from candist_core.stages.status import status_of_run
+    from flows.summary import print_status
+
+    settings = load_config(config, tuple(set_ or ()))
+    print_status(_out, settings, status_of_run(settings))
+
+
+@app.command()
+def show(version: VersionArg, endpoint_url: Endpoint = None, profile: Profile = None) -> None:
+    """Print what a published version holds.
+
+    Example: `candist show published/support-intents@latest`
+    """
+    from candist_core.stages.publish import find_version
+    from flows.summary import print_manifest
+
+    manifest, uri, _ = find_version(version, endpoint_url, profile)
+    print_manifest(_out, manifest, uri)
+
+
+@app.command()
+def labels(
+    version: VersionArg,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, .csv, .jsonl or .parquet; prints the first rows without it.")
+    ] = None,
+    review: Annotated[bool, typer.Option(help="Only the rows that want review.")] = False,
+    rows: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 20,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+) -> None:
+    """Print a version's labels, or export them.
+
+    Example: `candist labels published/support-intents --review --out review.csv`
+    """
+    from candist_core.stages.publish import export_labels, load_labels
+    from flows.summary import print_labels
+
+    frame = load_labels(version, endpoint_url, profile)
+    if review:
+        frame = frame.filter("needs_review")
+    if out is None:
+        print_labels(_out, frame, rows)
+        return
+    export_labels(frame, out)
+    _out.print(f"wrote {frame.height:,} rows to {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _confirm_cost(settings: RunConfig, yes: bool) -> None:
+    """Ask before a run that is estimated above the set sum."""
+    if yes or settings.teacher.kind is not TeacherKind.OPENAI:
+        return
+    from candist_core.stages.estimate import estimate_run
+    from flows.summary import print_estimate
+
+    expected = estimate_run(settings)
+    if expected.cost_usd is None or expected.cost_usd <= settings.budget.confirm_above_usd:
+        return
+    print_estimate(_err, settings, expected)
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "estimated cost",
+            f"${expected.cost_usd:.2f}",
+            f"at most budget.confirm_above_usd = ${settings.budget.confirm_above_usd:.2f} without a person to ask",
+            "pass --yes to accept it",
+        )
+    if not typer.confirm("go on?", err=True):
+        raise typer.Exit(4)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code that tells a script what kind of trouble there was."""
+    kinds: tuple[tuple[type[BaseException], int], ...] = (
+        (GateError, 3),
+        (BudgetError, 4),
+        (TransientError, 5),
+        (CandistError, 2),
+        (KeyboardInterrupt, 130),
+    )
+    return next((code for kind, code in kinds if isinstance(error, kind)), 1)
+
+
+def main() -> None:
+    """Run the command; every error that candist raises on purpose becomes one sentence and an exit code."""
+    try:
+        app()
+    except CandistError as error:
+        _err.print(f"candist: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt as error:
+        _err.print("candist: interrupted; run again to go on, what is done is kept", highlight=False)
+        sys.exit(exit_code(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The main flow: from a corpus to a published version.
+
+```
+ingest -> annotate (Dask, a task a shard) -> check -> distill -> predict (Dask) -> evaluate -> check -> publish
+```
+
+A run that finds a stage done by an earlier one takes its tables; a failed gate publishes nothing.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from prefect import flow, runtime
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect_dask import DaskTaskRunner
+from prefect_dask.task_runners import PrefectDaskFuture
+
+from candist_core.config import RunConfig
+from candist_core.errors import GateError
+from candist_core.publish import Published
+from candist_core.reports import AnnotateReport, CheckResult, DistillReport, IngestReport, PredictReport, RunReports
+from candist_core.stages.annotate import plan_annotation
+from candist_core.stages.distill import find_student
+from candist_core.stages.predict import find_labels
+from flows.annotation import annotate_shards
+from flows.progress import Watch
+from flows.runner import Cluster, run_window
+from flows.summary import summary_markdown
+from tasks.check import check_annotations, check_labels
+from tasks.distill import distill_student
+from tasks.evaluate import evaluate_labels
+from tasks.ingest import ingest_corpus
+from tasks.predict import predict_shard
+from tasks.progress import listen
+from tasks.publish import publish_version
+
+
+def _run_name() -> str:
+    config = runtime.flow_run.parameters["config"]
+    name = config["name"] if isinstance(config, dict) else config.name
+    return f"{name}-{runtime.flow_run.id[:8]}"
+
+
+@flow(name="label-corpus", flow_run_name=_run_name, task_runner=DaskTaskRunner(), persist_result=False)
+def label_corpus(config: RunConfig) -> Published:
+    """Label a corpus and publish the result as a version.
+
+    Args:
+        config: everything the run needs.
+
+    Returns:
+        The version: new, or the one that already held the same labels.
+
+    Raises:
+        BadInputError: something in the configuration, the corpus or the teacher; the sentence says what.
+        GateError: a check failed; nothing is published.
+        BudgetError: the cap is reached; what is paid for is kept.
+        TransientError: shards failed after their retries; run again.
+    """
+    with ExitStack() as stack:
+        watch = stack.enter_context(Watch())
+        stack.callback(listen(watch.hear))
+        cluster = Cluster(config.compute, watch.hear)
+        with watch.stage("ingest", 0, "rows") as stage:
+            ingested = ingest_corpus(config)
+            stage.total = ingested.n_rows
+        annotated = annotate_shards(plan_annotation(config), ingested.texts, cluster, watch)
+        checks = [check for report in annotated for check in report.checks]
+        with watch.stage("check", len(annotated), "shards"):
+            checks += check_annotations(config, annotated)
+            _gate("annotate", checks)
+        student = _distill(config, ingested, annotated, cluster, watch)
+        predicted = _predict(config, ingested, annotated, student, cluster, watch)
+        with watch.stage("evaluate", ingested.n_examples, "rows"):
+            metrics = evaluate_labels(config, ingested, annotated, predicted)
+            checks += check_labels(config, predicted)
+            _gate("labels", checks)
+        with watch.stage("publish", ingested.n_examples, "rows"):
+            reports = RunReports(
+                ingested=ingested,
+                annotated=tuple(annotated),
+                student=student,
+                predicted=tuple(predicted),
+                metrics=metrics,
+                checks=tuple(checks),
+            )
+            published = publish_version(config, reports, runtime.flow_run.id)
+        create_markdown_artifact(summary_markdown(published), key="summary", description="What the run made")
+        return published
+
+
+def _distill(
+    config: RunConfig, ingested: IngestReport, annotated: Sequence[AnnotateReport], cluster: Cluster, watch: Watch
+) -> DistillReport:
+    n_seen = config.student.epochs * sum(report.annotations.rows for report in annotated)
+    if done := find_student(config, ingested.texts, annotated):
+        with watch.stage("distill", n_seen, already=n_seen):
+            return done
+    cluster.connect()
+    made: dict[int, DistillReport] = {}
+
+    def submit(i: int) -> PrefectDaskFuture[DistillReport]:
+        future: PrefectDaskFuture[DistillReport] = distill_student.submit(config, ingested.texts, annotated)
+        return future
+
+    def keep(i: int, report: DistillReport) -> Sequence[int]:
+        made[i] = report
+        return ()
+
+    with watch.stage("distill", n_seen):
+        run_window(submit, [0], 1, keep, watch.tick)
+    return made[0]
+
+
+def _predict(
+    config: RunConfig,
+    ingested: IngestReport,
+    annotated: Sequence[AnnotateReport],
+    student: DistillReport,
+    cluster: Cluster,
+    watch: Watch,
+) -> list[PredictReport]:
+    shards = list(zip(ingested.texts, annotated, strict=True))
+    made = {i: done for i, pair in enumerate(shards) if (done := find_labels(config, *pair, student))}
+    already = sum(report.labels.rows for report in made.values())
+
+    def submit(i: int) -> PrefectDaskFuture[PredictReport]:
+        cluster.connect()
+        future: PrefectDaskFuture[PredictReport] = predict_shard.submit(config, *shards[i], student)
+        return future
+
+    def keep(i: int, report: PredictReport) -> Sequence[int]:
+        made[i] = report
+        return ()
+
+    todo = [i for i in range(len(shards)) if i not in made]
+    with watch.stage("predict", sum(report.annotations.rows for report in annotated), already=already):
+        run_window(submit, todo, cluster.n_slots, keep, watch.tick)
+    return [made[i] for i in range(len(shards))]
+
+
+def _gate(stage: str, checks: Sequence[CheckResult]) -> None:
+    """Show the checks so far in Prefect and stop at the ones that fail the run."""
+    rows = [check.model_dump(include={"name", "passed", "observed", "wanted", "on_fail"}) for check in checks]
+    create_table_artifact(rows, key=f"checks-{stage}", description=f"Checks up to {stage}")
+    failed = tuple(str(check) for check in checks if not check.passed and check.on_fail == "fail")
+    if failed:
+        raise GateError(stage, failed)

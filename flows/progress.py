@@ -1,0 +1,140 @@
+"""What a person sees while a run goes on: bars on a terminal, progress artifacts in Prefect.
+
+Events come from any thread and only update numbers; the flow's own thread calls `tick`, which speaks to Prefect.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.logging import get_run_logger
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from candist_core.ports import Progress as StageProgress
+
+# Prefect takes tens of milliseconds for one artifact; a person looks every few seconds.
+_ARTIFACT_EVERY_S = 3.0
+_console: Console | None = None
+
+
+@contextmanager
+def shown_on(console: Console) -> Iterator[None]:
+    """Draw the progress of flows in this process on a console."""
+    global _console
+    _console = console
+    try:
+        yield
+    finally:
+        _console = None
+
+
+@dataclass
+class _Stage:
+    """One stage's numbers. `parts` maps a shard to how far it is, so that a retry does not count twice."""
+
+    name: str
+    total: int
+    unit: str
+    bar: TaskID | None
+    artifact: UUID | None
+    parts: dict[str, StageProgress] = field(default_factory=dict)
+    base: int = 0
+    shown_at: float = 0.0
+
+    @property
+    def done(self) -> int:
+        return self.base + sum(part.done for part in self.parts.values())
+
+
+class Watch:
+    """Follows one run, one stage at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stage: _Stage | None = None
+        self._console = _console
+        self._bars: Progress | None = None
+
+    def __enter__(self) -> Watch:
+        if self._console is not None and self._console.is_terminal:
+            columns = (
+                SpinnerColumn(finished_text="[green]✓[/]"),
+                TextColumn("{task.description:<9}"),
+                BarColumn(bar_width=28),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[unit]}"),
+                TimeElapsedColumn(),
+                TextColumn("[dim]{task.fields[note]}[/]"),
+            )
+            self._bars = Progress(*columns, console=self._console, refresh_per_second=8)
+            self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    @contextmanager
+    def stage(self, name: str, total: int, unit: str = "texts", already: int = 0) -> Iterator[_Stage]:
+        """Follow one stage until the block ends; `already` units were done by an earlier run."""
+        bar = None
+        if self._bars is not None:
+            bar = self._bars.add_task(name, total=total or None, completed=already, unit=unit, note="")
+        artifact = create_progress_artifact(
+            progress=_percent(already, total), key=f"progress-{name}", description=f"{name}: {total:,} {unit}"
+        )
+        stage = _Stage(name, total, unit, bar, artifact if isinstance(artifact, UUID) else None, base=already)
+        with self._lock:
+            self._stage = stage
+        started = time.monotonic()
+        yield stage
+        self._finish(stage, time.monotonic() - started)
+
+    def hear(self, progress: StageProgress) -> None:
+        """Take in one event; from any thread."""
+        with self._lock:
+            stage = self._stage
+            if stage is None or stage.name != progress.stage:
+                return
+            stage.parts[progress.part] = progress
+            stage.total = max(stage.total, progress.total if not stage.total else stage.total)
+            done = stage.done
+        if self._bars is not None and stage.bar is not None:
+            cost = sum(part.cost_usd for part in stage.parts.values())
+            note = " ".join(word for word in (f"${cost:.4f}" if cost else "", progress.note) if word)
+            self._bars.update(stage.bar, completed=done, total=stage.total or None, note=escape(note))
+
+    def tick(self) -> None:
+        """Tell Prefect how far the stage is; from the flow's thread, as often as it likes."""
+        stage = self._stage
+        if stage is None or stage.artifact is None or time.monotonic() - stage.shown_at < _ARTIFACT_EVERY_S:
+            return
+        stage.shown_at = time.monotonic()
+        update_progress_artifact(stage.artifact, progress=_percent(stage.done, stage.total))
+
+    def say(self, sentence: str) -> None:
+        """One line for people: above the bars, and in the run's log."""
+        get_run_logger().info(sentence)
+        if self._console is not None and self._bars is None:
+            self._console.print(escape(sentence), highlight=False, soft_wrap=True)
+
+    def _finish(self, stage: _Stage, seconds: float) -> None:
+        total = stage.total or stage.done
+        note = f"reused {stage.base:,}" if stage.base else ""
+        if self._bars is not None and stage.bar is not None:
+            self._bars.update(stage.bar, total=total, completed=total, note=note)
+        if stage.artifact is not None:
+            update_progress_artifact(stage.artifact, progress=100.0)
+        self.say(f"{stage.name}: {total:,} {stage.unit}, {seconds:.1f} s" + (f", {note}" if note else ""))
+
+
+def _percent(done: int, total: int) -> float:
+    return min(100.0, 100.0 * done / total) if total else 0.0

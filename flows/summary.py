@@ -1,0 +1,165 @@
+"""What a person reads when a run ends, before one starts, and of a version: tables for a terminal, and Markdown."""
+
+from collections.abc import Sequence
+
+import polars as pl
+from rich.box import ROUNDED
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from candist_core.config import RunConfig
+from candist_core.publish import Manifest, Published
+from candist_core.reports import GoldReport
+from candist_core.stages.estimate import RunEstimate
+from candist_core.stages.status import RunStatus
+
+Rows = list[tuple[str, str]]
+
+
+def manifest_rows(manifest: Manifest) -> Rows:
+    """The facts of a version, most wanted first; gold's only where there is gold."""
+    metrics, usage = manifest.metrics, manifest.usage
+    answered = sum(count for size, count in metrics.set_sizes.items() if size)
+    several = sum(count for size, count in metrics.set_sizes.items() if size > 1)
+    rows = [
+        ("texts", f"{metrics.n_rows:,} texts, {metrics.n_labelled:,} labelled, {manifest.counts.rejects:,} rejected"),
+        (
+            "candidates",
+            f"{metrics.mean_set_size:.2f} labels a set, {_share(several, answered)} of the sets hold more than one",
+        ),
+    ]
+    if metrics.gold is not None:
+        rows += _gold_rows(metrics.gold)
+    if metrics.unknown_gold:
+        n_rows = sum(metrics.unknown_gold.values())
+        rows.append(
+            ("gold", f"{n_rows:,} rows hold a value that is no label, such as {next(iter(metrics.unknown_gold))!r}")
+        )
+    checks = manifest.checks
+    failed = [check.name for check in checks if not check.passed]
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    reused = f", {usage.n_reused:,} kept from earlier (${usage.reused_usd:.4f})" if usage.n_reused else ""
+    rows += [
+        ("review", f"{metrics.n_review:,} of {metrics.n_labelled:,} want review"),
+        ("checks", f"{len(checks) - len(failed)} of {len(checks)} passed" + "".join(f", {name}" for name in failed)),
+        ("teacher", f"{usage.n_requests:,} replies, {tokens:,} tokens, ${usage.cost_usd:.4f}{reused}"),
+        ("student", f"{manifest.student.base_model} on {manifest.student.device} ({manifest.student.device_reason})"),
+    ]
+    return rows
+
+
+def _gold_rows(gold: GoldReport) -> Rows:
+    return [
+        ("coverage", f"{gold.coverage}: the gold label is among the candidates"),
+        ("accuracy", f"teacher {gold.teacher_accuracy}, final {gold.final_accuracy}"),
+        ("", f"{gold.kept_accuracy} where no review is wanted ({gold.kept_accuracy.n:,} texts)"),
+    ]
+
+
+def published_rows(published: Published) -> Rows:
+    """The facts of a version that a run made or found, where it lies, and what to type next."""
+    what = "" if published.is_new else " (published before, these labels are the same)"
+    name = f"{published.uri}@{published.number}"
+    return [
+        *manifest_rows(published.manifest),
+        ("version", f"{published.number}, {published.version}{what}"),
+        ("where", published.uri),
+        ("next", f"candist labels {name} --review"),
+        ("", f"candist show {name}"),
+    ]
+
+
+def summary_markdown(published: Published) -> str:
+    """The summary as a Markdown table, for the artifact in Prefect."""
+    lines = [f"| {key} | {value} |" for key, value in published_rows(published)]
+    return "\n".join([f"## {published.manifest.dataset}", "", "| | |", "|---|---|", *lines])
+
+
+def print_summary(console: Console, published: Published) -> None:
+    """Print what a run made."""
+    _print_rows(console, published.manifest.dataset, published_rows(published))
+
+
+def print_manifest(console: Console, manifest: Manifest, uri: str) -> None:
+    """Print what a version holds and where it came from."""
+    rows = [
+        *manifest_rows(manifest),
+        ("labels", _counts(manifest.metrics.class_counts)),
+        ("version", f"{manifest.number}, {manifest.version}, made {manifest.created_at}"),
+        ("parent", manifest.parent or "none"),
+        ("code", f"candist {manifest.code_version}, seed {manifest.seed}"),
+        ("where", uri),
+    ]
+    _print_rows(console, manifest.dataset, rows)
+
+
+def print_estimate(console: Console, config: RunConfig, expected: RunEstimate) -> None:
+    """Print what a run would take."""
+    calls = expected.calls
+    cost = (
+        "no price known for the model, set budget.prices" if expected.cost_usd is None else f"${expected.cost_usd:.2f}"
+    )
+    rows = [
+        ("texts", f"{expected.n_rows:,} rows, {expected.n_texts:,} distinct texts"),
+        ("calls", f"{calls.n_calls:,} to make, {expected.n_kept:,} replies kept from earlier"),
+        ("tokens", f"about {calls.prompt_tokens:,} in, {calls.completion_tokens:,} out"),
+        ("cost", f"{cost}" + ("" if expected.is_paid else f" (teacher {config.teacher.kind} is free)")),
+        ("time", f"about {_duration(calls.seconds)} at {config.teacher.max_in_flight} requests in flight, 1 s each"),
+    ]
+    if config.budget.max_usd is not None:
+        rows.append(("cap", f"${config.budget.max_usd:.2f} (budget.max_usd)"))
+    _print_rows(console, f"{config.name}, estimated", rows)
+
+
+def print_status(console: Console, config: RunConfig, state: RunStatus) -> None:
+    """Print how far a run has come."""
+    rows = [
+        (stage.stage, f"{stage.done:,} of {stage.total:,} {stage.unit}" if stage.total else "waits for what is above")
+        for stage in state.stages
+    ]
+    usage = state.usage
+    rows.append(("teacher", f"{usage.n_requests:,} replies, ${usage.cost_usd + usage.reused_usd:.4f}"))
+    rows.append(("versions", ", ".join(str(number) for number in state.versions) or "none yet"))
+    _print_rows(console, config.name, rows)
+
+
+def print_labels(console: Console, frame: pl.DataFrame, n: int) -> None:
+    """Print the first n labels, each text on one line."""
+    table = Table(box=ROUNDED, caption=f"{min(n, frame.height):,} of {frame.height:,} rows")
+    for name in ("doc_id", "text", "label", "confidence", "candidates", "reason"):
+        table.add_column(name, overflow="ellipsis", no_wrap=True, ratio=3 if name == "text" else None)
+    for row in frame.head(n).iter_rows(named=True):
+        cells = [row["doc_id"], " ".join(row["text"].split()), row["label"], f"{row['confidence']:.2f}"]
+        cells += [", ".join(row["candidates"]), row["reason"] or ""]
+        # Text objects take no markup, and control characters of a corpus must not reach the terminal.
+        table.add_row(*(Text(_printable(cell)) for cell in cells))
+    console.print(table)
+
+
+def _print_rows(console: Console, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    table = Table(box=ROUNDED, show_header=False, title=escape(title), title_justify="left", title_style="bold")
+    table.add_column(style="bold cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in rows:
+        table.add_row(key, Text(_printable(value)))
+    console.print(table)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda pair: -pair[1]))
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "none"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

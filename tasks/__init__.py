@@ -1,0 +1,1 @@
+"""Stages made to survive: one Prefect task a stage, thin."""

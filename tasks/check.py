@@ -1,0 +1,22 @@
+"""Check as tasks: the annotations as a whole, and the final labels."""
+
+from collections.abc import Sequence
+
+from prefect import task
+
+from candist_core.config import RunConfig
+from candist_core.reports import AnnotateReport, CheckResult, PredictReport
+from candist_core.stages import check as stage
+from tasks.policy import STAGE
+
+
+@task(name="check-annotations", task_run_name="check annotations of {config.name}", **STAGE)
+def check_annotations(config: RunConfig, annotated: Sequence[AnnotateReport]) -> tuple[CheckResult, ...]:
+    """Check the rates of the whole run."""
+    return stage.check_annotations(config, annotated)
+
+
+@task(name="check-labels", task_run_name="check labels of {config.name}", **STAGE)
+def check_labels(config: RunConfig, predicted: Sequence[PredictReport]) -> tuple[CheckResult, ...]:
+    """Check the final labels."""
+    return stage.check_labels(config, predicted)

@@ -1,0 +1,30 @@
+"""How stages survive: what is retried, how often, after how long.
+
+Prefect's own result cache stays off: a task that Prefect calls completed may have stored nothing, so each stage
+writes, verifies and leaves its own done-marker, and a retry finds what is done.
+"""
+
+from typing import Any
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
+
+from candist_core.errors import TransientError
+
+
+def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Only a `TransientError` is worth another try; any other error would come again."""
+    return isinstance(state.result(raise_on_failure=False), TransientError)
+
+
+STAGE: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": is_transient,
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+"""The policy of every stage, for `@task(**STAGE)`."""

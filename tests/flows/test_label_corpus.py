@@ -1,0 +1,167 @@
+"""The main flow, whole, on a real Prefect server and a real Dask cluster."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from candist_core.config import Location, RunConfig
+from candist_core.edges.store import open_store
+from candist_core.errors import BudgetError, GateError, TeacherError
+from candist_core.publish import list_versions, read_labels, read_manifest
+from flows.label_corpus import label_corpus
+from tests.fakes import ChatServer, status, user_text
+from tests.flows.corpora import demo_config, demo_replies, demo_rows, write_config, write_jsonl
+
+pytestmark = pytest.mark.flow
+
+
+def candist(*arguments: object, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *map(str, arguments)],
+        cwd=cwd,
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def labels_of(config: RunConfig) -> pl.DataFrame:
+    store = open_store(Location(**config.publish.model_dump(include={"uri", "endpoint_url", "region", "profile"})))
+    return read_labels(store, read_manifest(store, config.dataset, "latest")).sort("doc_id")
+
+
+def answers_by_text(n: int) -> dict[str, str]:
+    """What the recorded teacher said, by text."""
+    replies = {row["id"]: row["reply"] for row in demo_replies(n)}
+    return {row["text"]: replies[row["id"]] for row in demo_rows(n)}
+
+
+def test_the_command_labels_a_corpus_over_processes_and_reuses_everything_the_second_time(tmp_path):
+    config = demo_config(tmp_path, compute={"workers": 2, "processes": True})
+    path = write_config(tmp_path, config)
+    first = candist("run", path, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    for noise in ("Traceback", "Warning", "WARNING", "distributed", "prefect."):
+        assert noise not in first.stderr + first.stdout
+    assert "200 texts" in first.stdout
+    second = candist("run", path, cwd=tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert second.stderr.count("reused") >= 3
+    assert list_versions(open_store(Location(uri=config.publish.uri)), "slice") == [1]
+    labels = labels_of(config)
+    assert labels.height == 200
+    assert labels.select((pl.col("label") == pl.col("gold")).mean()).item() > 0.9
+
+    shown = candist("show", f"{config.publish.uri}/slice", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "200 texts" in shown.stdout
+    exported = candist("labels", f"{config.publish.uri}/slice@1", "--out", tmp_path / "out.csv", cwd=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    assert pl.read_csv(tmp_path / "out.csv").height == 200
+    state = candist("status", path, cwd=tmp_path)
+    assert state.returncode == 0, state.stderr
+    assert "2 of 2 shards" in state.stdout
+
+
+@pytest.mark.s3
+def test_an_endpoint_and_a_bucket_give_the_labels_of_the_replay_on_disk(tmp_path, prefect_server, bucket, monkeypatch):
+    config = demo_config(tmp_path, n=120)
+    label_corpus(config)
+    (tmp_path / "live").mkdir()
+    said = answers_by_text(120)
+    monkeypatch.setenv("TEST_KEY", "sk-not-to-be-seen")
+    with ChatServer(answer=lambda body: said[user_text(body)]) as server:
+        server.script([status(500), status(429, retry_after="0")])
+        live = demo_config(
+            tmp_path / "live",
+            n=120,
+            teacher={"kind": "openai", "base_url": server.base_url, "replies_uri": None, "api_key_env": "TEST_KEY"},
+            publish={"uri": f"s3://{bucket.name}/sets", "endpoint_url": bucket.endpoint_url},
+            store={"uri": f"s3://{bucket.name}/work", "endpoint_url": bucket.endpoint_url},
+        )
+        label_corpus(live)
+        columns = ["doc_id", "label", "candidates", "teacher_label", "source", "needs_review"]
+        assert labels_of(live).select(columns).equals(labels_of(config).select(columns))
+        asked = len(server.requests)
+        label_corpus(live.model_copy(update={"seed": 1}))
+        assert len(server.requests) == asked, "a changed seed asks nothing anew"
+    assert asked == len(set(said)) + 2
+
+
+def test_a_failed_gate_publishes_nothing(tmp_path, prefect_server):
+    config = demo_config(tmp_path, n=60)
+    rows = [row | {"reply": "no idea"} if i % 2 else row for i, row in enumerate(demo_replies(60))]
+    write_jsonl(tmp_path / "replies.jsonl", rows)
+    with pytest.raises(GateError, match="unparsed_rate"):
+        label_corpus(config)
+    assert not (tmp_path / "published").exists()
+
+
+def test_a_warning_check_lets_the_run_go_on(tmp_path, prefect_server):
+    config = demo_config(tmp_path, n=60, epochs=1, checks={"on_fail": "warn"})
+    rows = [row | {"reply": "no idea"} if i % 2 else row for i, row in enumerate(demo_replies(60))]
+    write_jsonl(tmp_path / "replies.jsonl", rows)
+    label_corpus(config)
+    labels = labels_of(config)
+    assert labels.height == 60
+    assert labels.filter(pl.col("teacher_label").is_null())["needs_review"].all()
+
+
+def test_missing_recorded_replies_stop_the_run_with_their_number(tmp_path, prefect_server):
+    config = demo_config(tmp_path, n=60)
+    write_jsonl(tmp_path / "replies.jsonl", demo_replies(50))
+    with pytest.raises(TeacherError, match="none for 10 of 60 texts"):
+        label_corpus(config)
+
+
+def test_a_cap_stops_the_run_keeps_what_is_paid_and_the_next_run_goes_on(tmp_path, prefect_server, monkeypatch):
+    said = answers_by_text(60)
+    monkeypatch.setenv("TEST_KEY", "k")
+    price = {"model": "m", "input_usd": 1.0, "output_usd": 1.0}
+    with ChatServer(answer=lambda body: said[user_text(body)]) as server:
+        config = demo_config(
+            tmp_path,
+            n=60,
+            epochs=1,
+            teacher={
+                "kind": "openai", "model": "m", "base_url": server.base_url, "replies_uri": None,
+                "api_key_env": "TEST_KEY", "max_tokens": 64,
+            },
+            budget={"max_usd": 0.05, "prices": [price]},
+        )  # fmt: skip
+        with pytest.raises(BudgetError, match=r"raise budget\.max_usd"):
+            label_corpus(config)
+        paid = len(server.requests)
+        assert 0 < paid < len(set(said))
+        label_corpus(config.model_copy(update={"budget": config.budget.model_copy(update={"max_usd": 5.0})}))
+        assert len(server.requests) == len(set(said)), "nothing is paid twice"
+
+
+def test_the_manifest_tells_where_everything_came_from_and_no_secret(tmp_path, prefect_server, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "sk-not-to-be-seen")
+    said = answers_by_text(40)
+    with ChatServer(answer=lambda body: said[user_text(body)]) as server:
+        config = demo_config(
+            tmp_path,
+            n=40,
+            epochs=1,
+            teacher={"kind": "openai", "base_url": server.base_url, "replies_uri": None, "api_key_env": "TEST_KEY"},
+        )
+        published = label_corpus(config)
+    store = open_store(Location(uri=config.publish.uri))
+    manifest = read_manifest(store, "slice", published.number)
+    assert manifest.spec_fingerprint == config.task.fingerprint
+    assert manifest.metrics.gold is not None
+    assert manifest.usage.n_requests == 40
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert left
+    assert [path for path in left if b"sk-not-to-be-seen" in path.read_bytes()] == []
+    assert json.loads((tmp_path / "published/slice/latest.json").read_text())["number"] == 1
