@@ -1,0 +1,3 @@
+"""The tiny network of the student's tests."""
+
+from tests.student.conftest import tiny_bert as tiny_bert
