@@ -21,6 +21,7 @@ from candist_core.publish import Published
 from candist_core.reports import AnnotateReport, CheckResult, DistillReport, IngestReport, PredictReport, RunReports
 from candist_core.stages.annotate import plan_annotation
 from candist_core.stages.distill import find_student
+from candist_core.stages.ingest import find_ingested
 from candist_core.stages.predict import find_labels
 from flows.annotation import annotate_shards
 from flows.progress import Watch
@@ -61,9 +62,7 @@ def label_corpus(config: RunConfig) -> Published:
         watch = stack.enter_context(Watch())
         stack.callback(listen(watch.hear))
         cluster = Cluster(config.compute, watch.hear)
-        with watch.stage("ingest", 0, "rows") as stage:
-            ingested = ingest_corpus(config)
-            stage.total = ingested.n_rows
+        ingested = _ingest(config, watch)
         annotated = annotate_shards(plan_annotation(config), ingested.texts, cluster, watch)
         checks = [check for report in annotated for check in report.checks]
         with watch.stage("check", len(annotated), "shards"):
@@ -89,12 +88,22 @@ def label_corpus(config: RunConfig) -> Published:
         return published
 
 
+def _ingest(config: RunConfig, watch: Watch) -> IngestReport:
+    if done := find_ingested(config):
+        with watch.stage("ingest", done.n_rows, "rows", already=done.n_rows):
+            return done
+    with watch.stage("ingest", 0, "rows") as stage:
+        made: IngestReport = ingest_corpus(config)
+        stage.total = made.n_rows
+        return made
+
+
 def _distill(
     config: RunConfig, ingested: IngestReport, annotated: Sequence[AnnotateReport], cluster: Cluster, watch: Watch
 ) -> DistillReport:
     n_seen = config.student.epochs * sum(report.annotations.rows for report in annotated)
     if done := find_student(config, ingested.texts, annotated):
-        with watch.stage("distill", n_seen, already=n_seen):
+        with watch.stage("distill", n_seen, "reads", already=n_seen):
             return done
     cluster.connect()
     made: dict[int, DistillReport] = {}
@@ -107,7 +116,7 @@ def _distill(
         made[i] = report
         return ()
 
-    with watch.stage("distill", n_seen):
+    with watch.stage("distill", n_seen, "reads"):
         run_window(submit, [0], 1, keep, watch.tick)
     return made[0]
 

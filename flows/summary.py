@@ -45,7 +45,7 @@ def manifest_rows(manifest: Manifest) -> Rows:
         ("review", f"{metrics.n_review:,} of {metrics.n_labelled:,} want review"),
         ("checks", f"{len(checks) - len(failed)} of {len(checks)} passed" + "".join(f", {name}" for name in failed)),
         ("teacher", f"{usage.n_requests:,} replies, {tokens:,} tokens, ${usage.cost_usd:.4f}{reused}"),
-        ("student", f"{manifest.student.base_model} on {manifest.student.device} ({manifest.student.device_reason})"),
+        ("student", f"{manifest.student.base_model} on {manifest.student.device_reason}"),
     ]
     return rows
 

@@ -15,7 +15,7 @@ from candist_core.errors import BudgetError, GateError, TeacherError
 from candist_core.publish import list_versions, read_labels, read_manifest
 from flows.label_corpus import label_corpus
 from tests.fakes import ChatServer, status, user_text
-from tests.flows.corpora import demo_config, demo_replies, demo_rows, write_config, write_jsonl
+from tests.flows.corpora import demo_config, demo_labels, demo_replies, demo_rows, write_config, write_jsonl
 
 pytestmark = pytest.mark.flow
 
@@ -165,3 +165,40 @@ def test_the_manifest_tells_where_everything_came_from_and_no_secret(tmp_path, p
     assert left
     assert [path for path in left if b"sk-not-to-be-seen" in path.read_bytes()] == []
     assert json.loads((tmp_path / "published/slice/latest.json").read_text())["number"] == 1
+
+
+def test_someones_own_csv_without_key_or_recording_ends_in_a_published_version(tmp_path):
+    rows = pl.DataFrame(demo_rows(40)).select(number="id", body="text", channel=pl.lit("mail"))
+    rows.write_csv(tmp_path / "mine.csv")
+    names = [word for label in demo_labels() for word in ("--label", f"{label['name']}: {label['description']}")]
+    written = candist("init", "mine.csv", "--id", "number", *names, cwd=tmp_path)
+    assert written.returncode == 0, written.stderr
+    sets = ("--set", "student.epochs=1", "--set", "checks.max_review_rate=1")
+    done = candist("run", "candist.yaml", *sets, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = candist("labels", "published/mine", "--out", "labels.parquet", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    labels = pl.read_parquet(tmp_path / "labels.parquet")
+    assert labels["doc_id"].to_list() == rows["number"].to_list()
+    assert set(labels["channel"]) == {"mail"}
+    assert set(labels["label"]) <= {label["name"] for label in demo_labels()}
+
+
+def test_a_wrong_endpoint_is_one_sentence_with_no_key_in_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "sk-not-to-be-seen")
+    config = demo_config(
+        tmp_path,
+        n=20,
+        teacher={
+            "kind": "openai", "base_url": "http://127.0.0.1:9/v1", "replies_uri": None,
+            "api_key_env": "TEST_KEY", "max_attempts": 2,
+        },
+    )  # fmt: skip
+    failed = candist("run", write_config(tmp_path, config), cwd=tmp_path)
+    assert failed.returncode == 2
+    assert "Traceback" not in failed.stderr
+    assert "sk-not" not in failed.stderr + failed.stdout
+    last = failed.stderr.strip().splitlines()[-1]
+    assert last.startswith("candist: teacher")
+    assert "teacher.base_url" in last
+    assert not (tmp_path / "published").exists()

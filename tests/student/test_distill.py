@@ -114,6 +114,7 @@ def test_a_student_of_full_sets_has_the_approximate_accuracy_of_its_belief(tiny_
     assert result.epochs[0].approximate_accuracy == pytest.approx(P.max(axis=1).mean(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_progress_grows_to_the_number_of_texts_of_all_epochs(tiny_bert, tmp_path):
     seen = []
     run(tiny_bert, tmp_path / "s", n=90, batch_rows=2, method="proden", on_progress=seen.append)
