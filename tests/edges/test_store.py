@@ -480,7 +480,9 @@ class _Refusing(BaseHTTPRequestHandler):
         self.send_response(self.status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        # A body after HEAD would be read as the start of the next answer.
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     do_GET = do_PUT = do_HEAD = answer  # noqa: N815 (names given by http.server)
 
