@@ -191,7 +191,7 @@ def _open_teacher(plan: Plan, doc_ids: Sequence[str]) -> Teacher:
     from candist_core.student.encode import SentenceEmbedder
 
     embed = SentenceEmbedder(config.teacher.model_name, choose_device(config.student.device))
-    return ZeroShotTeacher(config.task, embed)
+    return ZeroShotTeacher(config.task, embed, config.teacher.model_name)
 
 
 def _open_replay(plan: Plan, doc_ids: Sequence[str]) -> Teacher:
