@@ -55,6 +55,7 @@ def _gold_rows(gold: GoldReport) -> Rows:
         ("coverage", f"{gold.coverage}: the gold label is among the candidates"),
         ("accuracy", f"teacher {gold.teacher_accuracy}, final {gold.final_accuracy}"),
         ("", f"{gold.kept_accuracy} where no review is wanted ({gold.kept_accuracy.n:,} texts)"),
+        ("macro-F1", f"{gold.macro_f1:.3f}"),
     ]
 
 

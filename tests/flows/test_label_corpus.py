@@ -4,10 +4,20 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import polars as pl
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
 
 from candist_core.config import Location, RunConfig
 from candist_core.edges.store import open_store
@@ -36,6 +46,21 @@ def candist(*arguments: object, cwd: Path, timeout: float = 240) -> subprocess.C
 def labels_of(config: RunConfig) -> pl.DataFrame:
     store = open_store(Location(**config.publish.model_dump(include={"uri", "endpoint_url", "region", "profile"})))
     return read_labels(store, read_manifest(store, config.dataset, "latest")).sort("doc_id")
+
+
+def seen_in_prefect(flow_run_id: str) -> tuple[list[str], dict[str, Any]]:
+    """Names of a run's task runs, and its artifacts' data by key, as the server has them once it has caught up."""
+    by_run = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)]))
+    with get_client(sync_client=True) as client:
+        deadline = time.monotonic() + 30
+        while True:
+            tasks = [run.name for run in client.read_task_runs(flow_run_filter=by_run)]
+            if any(name.startswith("publish") for name in tasks) or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(flow_run_id)]))
+        artifacts = client.read_artifacts(artifact_filter=wanted)
+    return tasks, {artifact.key: artifact.data for artifact in artifacts if artifact.key}
 
 
 def answers_by_text(n: int) -> dict[str, str]:
@@ -156,6 +181,19 @@ def test_the_manifest_tells_where_everything_came_from_and_no_secret(tmp_path, p
             teacher={"kind": "openai", "base_url": server.base_url, "replies_uri": None, "api_key_env": "TEST_KEY"},
         )
         published = label_corpus(config)
+    tasks, artifacts = seen_in_prefect(published.manifest.run_id)
+    assert {name.split()[0] for name in tasks} == {
+        "ingest",
+        "annotate",
+        "check",
+        "distill",
+        "predict",
+        "evaluate",
+        "publish",
+    }
+    assert {"summary", "checks-annotate", "checks-labels", "progress-annotate", "progress-distill"} <= set(artifacts)
+    assert "version" in artifacts["summary"]
+    assert artifacts["progress-annotate"] == 100.0
     store = open_store(Location(uri=config.publish.uri))
     manifest = read_manifest(store, "slice", published.number)
     assert manifest.spec_fingerprint == config.task.fingerprint
