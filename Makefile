@@ -7,11 +7,12 @@ READY  := $(VENV)/.ready
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit lock clean
+.PHONY: help demo test test-full check unit lock clean
 
 help:
 	@echo "make demo    label the sample corpus and publish a version (all set-up included)"
 	@echo "make test    every check and every test (all set-up included)"
+	@echo "make test-full  the same with the long forms: 20 kills"
 	@echo "make check   format, lint, types, import arrows, doctests"
 	@echo "make unit    the tests that take no server"
 	@echo "make lock    write requirements.lock anew"
@@ -39,6 +40,10 @@ unit: $(READY)
 
 test: check
 	@$(BIN)/pytest
+
+# The long forms of the proofs that `make test` runs short.
+test-full: check
+	@CANDIST_FULL=1 $(BIN)/pytest --timeout=3600
 
 # The environment that the lock describes, built from pyproject.toml's ranges; torch is pinned to one release.
 lock:
