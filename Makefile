@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check unit lock clean
+.PHONY: help demo test test-full check unit bench lock clean
 
 help:
 	@echo "make demo    label the sample corpus and publish a version (all set-up included)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-full  the same with the long forms: 20 kills"
 	@echo "make check   format, lint, types, import arrows, doctests"
 	@echo "make unit    the tests that take no server"
+	@echo "make bench   the annotation stage beside bare clients"
 	@echo "make lock    write requirements.lock anew"
 
 $(READY): requirements.lock pyproject.toml
@@ -44,6 +45,9 @@ test: check
 # The long forms of the proofs that `make test` runs short.
 test-full: check
 	@CANDIST_FULL=1 $(BIN)/pytest --timeout=3600
+
+bench: $(READY)
+	@$(BIN)/python -m tests.benchmarks.bench_annotate
 
 # The environment that the lock describes, built from pyproject.toml's ranges; torch is pinned to one release.
 lock:
