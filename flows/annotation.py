@@ -80,6 +80,7 @@ def annotate_shards(plan: Plan, texts: Sequence[TableRef], cluster: Cluster, wat
     todo = [i for i in range(len(texts)) if i not in reports]
     n_slots = min(cluster.n_slots, len(todo)) or 1
     already = sum(texts[i].rows for i in reports)
+    stopped: list[int] = []
 
     def submit(i: int) -> PrefectDaskFuture[AnnotateReport]:
         cluster.connect()
@@ -89,12 +90,18 @@ def annotate_shards(plan: Plan, texts: Sequence[TableRef], cluster: Cluster, wat
         return future
 
     def on_result(i: int, report: AnnotateReport) -> Sequence[int]:
-        before = purse.cost_usd(i)
+        has_bought = cost_of(report) > purse.cost_usd(i)
         purse.settle(i, cost_of(report))
         stop_if_failed("annotate", [report])
         reports[i] = report
-        # A shard that its grant stopped goes on with what others gave back, as long as that buys replies.
-        return [i] if report.n_left and (purse.n_granted or cost_of(report) > before) else []
+        if report.n_left and has_bought:
+            stopped.append(i)
+        if purse.n_granted:
+            return ()
+        # Nobody holds a grant: shards that theirs stopped go on with what is left, as long as that buys replies.
+        again = list(stopped)
+        stopped.clear()
+        return again
 
     with watch.stage("annotate", sum(shard.rows for shard in texts), already=already):
         run_window(submit, todo, n_slots, on_result, watch.tick)

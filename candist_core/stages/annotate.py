@@ -119,7 +119,8 @@ def annotate_shard(
         checks=checks,
         n_left=result.n_left,
     )
-    if not result.n_left:
+    # Rows that the endpoint failed for a while get another chance in the next run; its verdicts on a row stand.
+    if not result.n_left and "transient" not in set(result.rejects["reason"]):
         store.mark_done("annotate", key, report)
     return report
 

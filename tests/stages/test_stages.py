@@ -11,6 +11,7 @@ import pytest
 import candist_core
 from candist_core import annotate_shard, distill_student, ingest_corpus, load_labels, plan_annotation, predict_shard
 from candist_core.edges.store import open_store
+from tests.fakes import ChatServer, status, user_text
 from tests.flows.corpora import demo_config, demo_replies, demo_rows, write_config, write_jsonl
 
 ROOT = Path(__file__).parents[2]
@@ -137,3 +138,25 @@ def test_every_public_name_leads_somewhere():
     assert dir(candist_core) == sorted(candist_core.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = candist_core.no_such_name
+
+
+@pytest.mark.slow
+def test_rows_that_failed_for_a_while_are_asked_again_by_the_next_run_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "k")
+    unlucky, is_down = demo_rows(12)[3]["text"], [True]
+
+    def answer(body):
+        failing = is_down[0] and user_text(body) == unlucky
+        return status(500) if failing else '{"candidates": ["outage"]}'
+
+    with ChatServer(answer=answer) as server:
+        teacher = {"kind": "openai", "base_url": server.base_url, "replies_uri": None, "api_key_env": "TEST_KEY"}
+        config = demo_config(tmp_path, n=12, teacher={**teacher, "max_attempts": 1})
+        plan, (shard,) = plan_annotation(config), ingest_corpus(config).texts
+        assert annotate_shard(plan, shard).statuses == {"ok": 11, "failed": 1}
+        is_down[0] = False
+        second = annotate_shard(plan, shard)
+        assert second.statuses == {"ok": 12}
+        assert (second.usage.n_requests, second.usage.n_reused) == (1, 11)
+        assert annotate_shard(plan, shard) == second
+        assert len(server.requests) == 13
