@@ -120,7 +120,10 @@ class GateError(TerminalError):
         self.stage, self.failures = stage, tuple(failures)
 
     def __str__(self) -> str:
-        return f"{self.stage} did not pass its checks, nothing is published: " + "; ".join(self.failures)
+        return (
+            f"checks of the {self.stage} failed, nothing is published: {'; '.join(self.failures)}; "
+            "mend the cause, or change the bound or on_fail under checks, and run again, what is done is kept"
+        )
 
 
 class BudgetError(TerminalError):

@@ -92,7 +92,7 @@ def annotate_shards(plan: Plan, texts: Sequence[TableRef], cluster: Cluster, wat
     def on_result(i: int, report: AnnotateReport) -> Sequence[int]:
         has_bought = cost_of(report) > purse.cost_usd(i)
         purse.settle(i, cost_of(report))
-        stop_if_failed("annotate", [report])
+        stop_if_failed([report])
         reports[i] = report
         if report.n_left and has_bought:
             stopped.append(i)
@@ -115,10 +115,10 @@ def cost_of(report: AnnotateReport) -> float:
     return report.usage.cost_usd + report.usage.reused_usd
 
 
-def stop_if_failed(stage: str, reports: Sequence[AnnotateReport]) -> None:
+def stop_if_failed(reports: Sequence[AnnotateReport]) -> None:
     """Raise for checks that fail the run."""
     failures = [
         str(check) for report in reports for check in report.checks if not check.passed and check.on_fail == "fail"
     ]
     if failures:
-        raise GateError(stage, tuple(failures))
+        raise GateError("annotations", tuple(failures))

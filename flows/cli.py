@@ -92,8 +92,13 @@ def run(
     from flows.progress import shown_on
     from flows.summary import print_summary
 
-    with private_server(), shown_on(Console(stderr=True, quiet=quiet)):
-        published = label_corpus(settings)
+    try:
+        with private_server(), shown_on(Console(stderr=True, quiet=quiet)):
+            published = label_corpus(settings)
+    except KeyboardInterrupt as stop:
+        # Caught here because typer would end the command without a word.
+        _say_interrupted()
+        raise typer.Exit(exit_code(stop)) from stop
     print_summary(_out, published)
 
 
@@ -207,8 +212,12 @@ def main() -> None:
         _err.print(f"candist: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(exit_code(error))
     except KeyboardInterrupt as error:
-        _err.print("candist: interrupted; run again to go on, what is done is kept", highlight=False)
+        _say_interrupted()
         sys.exit(exit_code(error))
+
+
+def _say_interrupted() -> None:
+    _err.print("candist: interrupted; what is done is kept, run again to go on", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -67,11 +67,15 @@ def label_corpus(config: RunConfig) -> Published:
         checks = [check for report in annotated for check in report.checks]
         with watch.stage("check", len(annotated), "shards"):
             checks += check_annotations(config, annotated)
-            _gate("annotate", checks)
+            _gate("annotations", checks)
         student = _distill(config, ingested, annotated, cluster, watch)
         predicted = _predict(config, ingested, annotated, student, cluster, watch)
         with watch.stage("evaluate", ingested.n_examples, "rows"):
             metrics = evaluate_labels(config, ingested, annotated, predicted)
+            if metrics.gold is not None:
+                watch.say(
+                    f"accuracy on gold: teacher {metrics.gold.teacher_accuracy}, final {metrics.gold.final_accuracy}"
+                )
             checks += check_labels(config, predicted)
             _gate("labels", checks)
         with watch.stage("publish", ingested.n_examples, "rows"):
@@ -151,7 +155,7 @@ def _predict(
 def _gate(stage: str, checks: Sequence[CheckResult]) -> None:
     """Show the checks so far in Prefect and stop at the ones that fail the run."""
     rows = [check.model_dump(include={"name", "passed", "observed", "wanted", "on_fail"}) for check in checks]
-    create_table_artifact(rows, key=f"checks-{stage}", description=f"Checks up to {stage}")
+    create_table_artifact(rows, key=f"checks-{stage}", description=f"Checks up to the {stage}")
     failed = tuple(str(check) for check in checks if not check.passed and check.on_fail == "fail")
     if failed:
         raise GateError(stage, failed)

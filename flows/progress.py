@@ -123,7 +123,7 @@ class Watch:
     def say(self, sentence: str) -> None:
         """One line for people: above the bars, and in the run's log."""
         get_run_logger().info(sentence)
-        if self._console is not None and self._bars is None:
+        if self._console is not None:
             self._console.print(escape(sentence), highlight=False, soft_wrap=True)
 
     def _finish(self, stage: _Stage, seconds: float) -> None:
@@ -133,7 +133,12 @@ class Watch:
             self._bars.update(stage.bar, total=total, completed=total, note=note)
         if stage.artifact is not None:
             update_progress_artifact(stage.artifact, progress=100.0)
-        self.say(f"{stage.name}: {total:,} {stage.unit}, {seconds:.1f} s" + (f", {note}" if note else ""))
+        sentence = f"{stage.name}: {total:,} {stage.unit}, {seconds:.1f} s" + (f", {note}" if note else "")
+        if self._bars is None:
+            self.say(sentence)
+        else:
+            # The finished bar says it on the terminal.
+            get_run_logger().info(sentence)
 
 
 def _percent(done: int, total: int) -> float:

@@ -16,6 +16,8 @@ from candist_core.stages.estimate import RunEstimate
 from candist_core.stages.status import RunStatus
 
 Rows = list[tuple[str, str]]
+_WIDE = 120
+"""Columns of a terminal from which on the candidates are printed beside a label."""
 
 
 def manifest_rows(manifest: Manifest) -> Rows:
@@ -88,7 +90,7 @@ def print_manifest(console: Console, manifest: Manifest, uri: str) -> None:
     rows = [
         *manifest_rows(manifest),
         ("labels", _counts(manifest.metrics.class_counts)),
-        ("version", f"{manifest.number}, {manifest.version}, made {manifest.created_at}"),
+        ("version", f"{manifest.number}, {manifest.version}, made {manifest.created_at:%Y-%m-%d %H:%M} UTC"),
         ("parent", manifest.parent or "none"),
         ("code", f"candist {manifest.code_version}, seed {manifest.seed}"),
         ("where", uri),
@@ -100,14 +102,17 @@ def print_estimate(console: Console, config: RunConfig, expected: RunEstimate) -
     """Print what a run would take."""
     calls = expected.calls
     cost = (
-        "no price known for the model, set budget.prices" if expected.cost_usd is None else f"${expected.cost_usd:.2f}"
+        "no price known for the model, set budget.prices" if expected.cost_usd is None else _dollars(expected.cost_usd)
     )
     rows = [
         ("texts", f"{expected.n_rows:,} rows, {expected.n_texts:,} distinct texts"),
         ("calls", f"{calls.n_calls:,} to make, {expected.n_kept:,} replies kept from earlier"),
         ("tokens", f"about {calls.prompt_tokens:,} in, {calls.completion_tokens:,} out"),
         ("cost", f"{cost}" + ("" if expected.is_paid else f" (teacher {config.teacher.kind} is free)")),
-        ("time", f"about {_duration(calls.seconds)} at {config.teacher.max_in_flight} requests in flight, 1 s each"),
+        (
+            "time",
+            f"about {_duration(calls.seconds)} for the replies at {config.teacher.max_in_flight} in flight, 1 s each",
+        ),
     ]
     if config.budget.max_usd is not None:
         rows.append(("cap", f"${config.budget.max_usd:.2f} (budget.max_usd)"))
@@ -127,15 +132,22 @@ def print_status(console: Console, config: RunConfig, state: RunStatus) -> None:
 
 
 def print_labels(console: Console, frame: pl.DataFrame, n: int) -> None:
-    """Print the first n labels, each text on one line."""
+    """Print the first n labels, each text on one line; ids and texts give way where the terminal is narrow."""
     table = Table(box=ROUNDED, caption=f"{min(n, frame.height):,} of {frame.height:,} rows")
-    for name in ("doc_id", "text", "label", "confidence", "candidates", "reason"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True, ratio=3 if name == "text" else None)
+    is_wide, n_label = console.width >= _WIDE, min(24, max(map(len, frame["label"]), default=5))
+    # Borders and the other columns take the rest; an id and a text may be cut, a label and its confidence never.
+    n_text = max(10, console.width - 10 - n_label - 5 - 22 - (33 if is_wide else 0) - 16)
+    table.add_column("doc_id", overflow="ellipsis", no_wrap=True, max_width=10)
+    table.add_column("text", overflow="ellipsis", no_wrap=True, max_width=n_text)
+    table.add_column("label", overflow="fold", min_width=n_label)
+    table.add_column("conf.", justify="right", min_width=5)
+    for name in ("candidates", "why review") if is_wide else ("why review",):
+        table.add_column(name, overflow="fold", max_width=30 if name == "candidates" else 22)
     for row in frame.head(n).iter_rows(named=True):
         cells = [row["doc_id"], " ".join(row["text"].split()), row["label"], f"{row['confidence']:.2f}"]
-        cells += [", ".join(row["candidates"]), row["reason"] or ""]
+        cells += [", ".join(row["candidates"])] if is_wide else []
         # Text objects take no markup, and control characters of a corpus must not reach the terminal.
-        table.add_row(*(Text(_printable(cell)) for cell in cells))
+        table.add_row(*(Text(_printable(cell)) for cell in [*cells, row["reason"] or ""]))
     console.print(table)
 
 
@@ -158,6 +170,10 @@ def _counts(counts: dict[str, int]) -> str:
 
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "none"
+
+
+def _dollars(usd: float) -> str:
+    return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}"
 
 
 def _duration(seconds: float) -> str:

@@ -45,5 +45,5 @@ def _check_place(store: Store, dataset: str) -> None:
         return
     place = next(folder for folder in (store.local_root, *store.local_root.parents) if folder.exists())
     if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        found = "no folder" if not place.is_dir() else "no right to write there"
+        found = "a file" if not place.is_dir() else "no right to write there"
         raise StoreError(f"publish.uri {store.uri}", found, "a folder to write in", "choose another place")

@@ -8,7 +8,7 @@ import polars as pl
 from candist_core.config import ACCESS, Location, RunConfig
 from candist_core.edges.store import Store, open_store
 from candist_core.errors import ConfigError, StoreError
-from candist_core.publish import Manifest, Published, publish, read_labels, read_manifest
+from candist_core.publish import Manifest, Published, list_versions, publish, read_labels, read_manifest
 from candist_core.reports import RunReports
 from candist_core.version import __version__
 
@@ -48,13 +48,23 @@ def find_version(
     if not mark or "/" in version:
         place, version = reference, "latest"
     root, _, dataset = place.rstrip("/").rpartition("/")
-    if not dataset or root.endswith(":/"):
+    if not dataset or root.endswith(":/") or not version:
         raise StoreError(
             f"version {reference!r}", "no data set in it", "FOLDER/DATASET or FOLDER/DATASET@VERSION", "name one"
         )
     store = open_store(Location(uri=root or ".", endpoint_url=endpoint_url, profile=profile))
-    manifest = read_manifest(store, dataset, version or "latest")
+    if not list_versions(store, dataset) and (inside := _datasets_in(place, endpoint_url, profile)):
+        names = ", ".join(f"{place}/{name}" for name in inside)
+        raise StoreError(f"version {reference!r}", "a folder of data sets", f"one of {names}", "name one")
+    manifest = read_manifest(store, dataset, version)
     return manifest, f"{root or '.'}/{manifest.folder}", store
+
+
+def _datasets_in(place: str, endpoint_url: str | None, profile: str | None) -> list[str]:
+    """Names of the data sets right below a place."""
+    store = open_store(Location(uri=place, endpoint_url=endpoint_url, profile=profile))
+    parts = (path.split("/") for path in store.list_paths(""))
+    return sorted({part[0] for part in parts if len(part) == 3 and part[1] == "manifests"})
 
 
 def load_labels(reference: str, endpoint_url: str | None = None, profile: str | None = None) -> pl.DataFrame:
@@ -85,6 +95,5 @@ def export_labels(frame: pl.DataFrame, path: Path) -> None:
     try:
         writers[path.suffix]()
     except OSError as error:
-        raise StoreError(
-            f"file {path}", (error.strerror or "an error").lower(), "a place to write", "choose another"
-        ) from error
+        found = "no such folder" if isinstance(error, FileNotFoundError) else (error.strerror or "an error").lower()
+        raise StoreError(f"file {path}", found, "a place to write", "choose another") from error

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import yaml
 
+from candist_core.columns import Columns
 from candist_core.config import SourceConfig, TeacherKind, parse_config
 from candist_core.edges.source import find_files, read_batches
 from candist_core.errors import ConfigError, SourceError
@@ -93,7 +94,12 @@ def starter_yaml(
     }
     if teacher is TeacherKind.REPLAY:
         settings["teacher"] |= {"replies_uri": "replies.jsonl"}
-    parse_config(settings, "the labels and columns given")
+    if teacher is TeacherKind.ZEROSHOT:
+        # A guess by similarity is a first look: it is published even where most labels want review.
+        settings["checks"] = {"max_review_rate": 1.0}
+    columns = Columns(parse_config(settings, "the labels and columns given").source)
+    columns.read(rows, data)
+    columns.require_all_seen()
     body = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
     remark = f"text from {text!r}, " + (f"ids from {id_column!r}" if id_column else "ids from the content")
     return Starter(_HEAD + body, f"{remark}, {len(labels)} labels, teacher {teacher}")

@@ -12,6 +12,8 @@ from candist_core.errors import BudgetError, ConfigError, GateError, TransientEr
 from flows.cli import exit_code, main
 from tests.flows.corpora import demo_config, demo_rows, write_config
 
+LABELS = ("--label", "outage: the service is down", "--label", "roaming")
+
 
 @pytest.fixture
 def candist(monkeypatch, capsys, tmp_path):
@@ -200,3 +202,33 @@ def test_rows_of_a_terminal_table_cannot_steer_the_terminal(capsys):
     out = capsys.readouterr().out
     assert "\x1b[31m" not in out
     assert "[bold]" in out
+
+
+def test_init_names_a_column_that_is_not_there(candist, tmp_path):
+    pl.DataFrame({"text": ["a"], "kind": ["outage"]}).write_csv(tmp_path / "mine.csv")
+    for option in ("--text", "--id", "--gold"):
+        code, _, err = candist("init", "mine.csv", *LABELS, option, "nope")
+        assert code == 2
+        assert "'nope'" in one_sentence(err)
+    assert not (tmp_path / "candist.yaml").exists()
+
+
+def test_a_folder_of_data_sets_is_not_taken_for_one(candist, tmp_path):
+    (tmp_path / "published" / "mine" / "manifests").mkdir(parents=True)
+    (tmp_path / "published" / "mine" / "manifests" / "v00000001.json").write_text("{}")
+    code, _, err = candist("show", "published")
+    assert code == 2
+    assert "published/mine" in one_sentence(err)
+
+
+def test_labels_stay_readable_on_a_narrow_terminal(capsys):
+    from rich.console import Console
+
+    from flows.summary import print_labels
+
+    row = {"doc_id": "0123456789abcdef" * 2, "text": "long " * 30, "label": "billing_dispute", "confidence": 0.5}
+    frame = pl.DataFrame([row | {"candidates": ["billing_dispute", "outage"], "reason": "low confidence"}])
+    print_labels(Console(width=80), frame, 5)
+    out = capsys.readouterr().out
+    assert "billing_dispute" in out
+    assert "0.50" in out

@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import polars as pl
+import psutil
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -191,7 +194,7 @@ def test_the_manifest_tells_where_everything_came_from_and_no_secret(tmp_path, p
         "evaluate",
         "publish",
     }
-    assert {"summary", "checks-annotate", "checks-labels", "progress-annotate", "progress-distill"} <= set(artifacts)
+    assert {"summary", "checks-annotations", "checks-labels", "progress-annotate", "progress-distill"} <= set(artifacts)
     assert "version" in artifacts["summary"]
     assert artifacts["progress-annotate"] == 100.0
     store = open_store(Location(uri=config.publish.uri))
@@ -240,3 +243,42 @@ def test_a_wrong_endpoint_is_one_sentence_with_no_key_in_it(tmp_path, monkeypatc
     assert last.startswith("candist: teacher")
     assert "teacher.base_url" in last
     assert not (tmp_path / "published").exists()
+
+
+def processes_of(session: int) -> list[str]:
+    """Names of what still runs in a session."""
+    found = []
+    for process in psutil.process_iter(["pid", "name", "status"]):
+        with suppress(ProcessLookupError):
+            if os.getsid(process.pid) == session and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process.info["name"])
+    return found
+
+
+def test_ctrl_c_is_one_line_and_leaves_no_process(tmp_path):
+    config = demo_config(tmp_path, n=60, epochs=200, compute={"workers": 2, "processes": True})
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run", str(write_config(tmp_path, config))],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    said = ""
+    while "check:" not in said:
+        line = process.stdout.readline()
+        assert line, said
+        said += line
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert rest.strip() == "candist: interrupted; what is done is kept, run again to go on"
+    deadline = time.monotonic() + 10
+    while (left := processes_of(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
