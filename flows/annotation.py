@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from prefect_dask.task_runners import PrefectDaskFuture
 
-from candist_core.errors import BudgetError, GateError
+from candist_core.errors import BudgetError
 from candist_core.reports import AnnotateReport
 from candist_core.stages.annotate import Plan, find_annotations
 from candist_core.tables import TableRef
+from flows.gate import stop_if_failed
 from flows.progress import Watch
 from flows.runner import Cluster, run_window
 from tasks.annotate import annotate_shard
@@ -92,7 +93,7 @@ def annotate_shards(plan: Plan, texts: Sequence[TableRef], cluster: Cluster, wat
     def on_result(i: int, report: AnnotateReport) -> Sequence[int]:
         has_bought = cost_of(report) > purse.cost_usd(i)
         purse.settle(i, cost_of(report))
-        stop_if_failed([report])
+        stop_if_failed("annotations", report.checks)
         reports[i] = report
         if report.n_left and has_bought:
             stopped.append(i)
@@ -113,12 +114,3 @@ def annotate_shards(plan: Plan, texts: Sequence[TableRef], cluster: Cluster, wat
 def cost_of(report: AnnotateReport) -> float:
     """US dollars that a shard's replies cost, whenever they were paid."""
     return report.usage.cost_usd + report.usage.reused_usd
-
-
-def stop_if_failed(reports: Sequence[AnnotateReport]) -> None:
-    """Raise for checks that fail the run."""
-    failures = [
-        str(check) for report in reports for check in report.checks if not check.passed and check.on_fail == "fail"
-    ]
-    if failures:
-        raise GateError("annotations", tuple(failures))

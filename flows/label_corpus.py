@@ -16,7 +16,6 @@ from prefect_dask import DaskTaskRunner
 from prefect_dask.task_runners import PrefectDaskFuture
 
 from candist_core.config import RunConfig
-from candist_core.errors import GateError
 from candist_core.publish import Published
 from candist_core.reports import AnnotateReport, CheckResult, DistillReport, IngestReport, PredictReport, RunReports
 from candist_core.stages.annotate import plan_annotation
@@ -24,6 +23,7 @@ from candist_core.stages.distill import find_student
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.predict import find_labels
 from flows.annotation import annotate_shards
+from flows.gate import stop_if_failed
 from flows.progress import Watch
 from flows.runner import Cluster, run_window
 from flows.summary import summary_markdown
@@ -156,6 +156,4 @@ def _gate(stage: str, checks: Sequence[CheckResult]) -> None:
     """Show the checks so far in Prefect and stop at the ones that fail the run."""
     rows = [check.model_dump(include={"name", "passed", "observed", "wanted", "on_fail"}) for check in checks]
     create_table_artifact(rows, key=f"checks-{stage}", description=f"Checks up to the {stage}")
-    failed = tuple(str(check) for check in checks if not check.passed and check.on_fail == "fail")
-    if failed:
-        raise GateError(stage, failed)
+    stop_if_failed(stage, checks)

@@ -105,7 +105,7 @@ class Watch:
             if stage is None or stage.name != progress.stage:
                 return
             stage.parts[progress.part] = progress
-            stage.total = max(stage.total, progress.total if not stage.total else stage.total)
+            stage.total = stage.total or progress.total
             done = stage.done
         if self._bars is not None and stage.bar is not None:
             cost = sum(part.cost_usd for part in stage.parts.values())
