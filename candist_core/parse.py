@@ -1,33 +1,84 @@
-"""From a raw reply to a candidate set. Total: no reply, however odd, raises.
+"""From a raw reply to a candidate set. Total: no reply, however odd, raises, and none takes long.
 
-What is accepted: JSON of the asked form, JSON inside prose or a code fence, a bare list, a list written as lines or
-with commas; labels in another case, with spaces for underscores, quoted or numbered. A name that is no label is
-dropped; a reply that names none is `unparsed`. Invariant: only known labels come out, each once.
+The answer is, in this order: a reply that is JSON as a whole; the last JSON object or list with an answer in it, where
+values with nothing but commas between them are one answer; names written whole in JSON that is broken or cut; lines,
+and parts of lines between commas, that are a label. What a reasoning model thought first (`<think>`) is no answer.
+
+A label may stand in another case, with spaces for underscores, in quotes or numbered; a name that is no label is
+dropped. A reply that names only such, or nothing readable, is `unparsed`; one that says "none" in any of these forms
+is `abstained`. Invariant: only known labels come out, each once, and equal replies give equal sets.
 """
 
 import json
 import math
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from candist_core.candidates import CandidateSet, Status
 from candist_core.spec import TaskSpec
 
-_REFUSED_REASONS = frozenset({"content_filter", "refusal"})
+_REFUSED_REASONS = frozenset({"content_filter", "refusal", "safety"})
+_CUT_REASONS = frozenset({"length", "max_tokens"})
 _REFUSALS = re.compile(
-    r"^\W*(i['\u2019]?m sorry|sorry,|i (cannot|can['\u2019]?t|can not|am unable|won['\u2019]?t)\b)", re.IGNORECASE
+    r"^\W*(?:i['\u2019]?m sorry|sorry,|i apologi[sz]e\b|as an ai\b|i must decline\b"
+    r"|(?:unfortunately,? )?i (?:cannot|can['\u2019]?t|can not|am unable|won['\u2019]?t|am not able)\b"
+    r"|i['\u2019]m (?:unable|not able)\b)",
+    re.IGNORECASE,
 )
-_LIST_KEYS = ("candidates", "labels", "label", "answer", "categories", "category", "class")
+_ANSWER_KEYS = (
+    "candidates", "labels", "label", "answer", "final_answer", "categories", "category", "classes", "class",
+    "predictions", "prediction",
+)  # fmt: skip
 _SCORE_KEYS = ("score", "confidence", "probability")
-_NUMBERING = re.compile(r"^\s*(?:[-*•]|\(?\d{1,3}[.):]|\(?[a-z][.)])\s+", re.IGNORECASE)
-_LEAD = re.compile(
-    r"^(?:the )?(?:best |final |correct )?(?:labels?|answers?|candidates?|category)\s*(?::|is|are)\s*", re.I
+_NONE = frozenset({"none", "null", "n/a", "no label"})
+
+_THOUGHT = r"(?:[a-z]{1,12}:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis)\s{0,3}>"
+# Tags of DeepSeek and Qwen, of Magistral, of Kimi, and of OpenAI's open-weight models.
+_THOUGHT_START = re.compile(rf"<{_THOUGHT}|\[THINK\]|\u25c1think\u25b7|<\|channel\|>analysis", re.IGNORECASE)
+_THOUGHT_END = re.compile(rf"</{_THOUGHT}|\[/THINK\]|\u25c1/think\u25b7|<\|channel\|>final<\|message\|>", re.IGNORECASE)
+_THOUGHT_VALUE = re.compile(
+    r'"(?:reasoning|reason|rationale|thoughts?|thinking|analysis|explanation)"\s*:\s*"(?:[^"\\]|\\.)*(?:"|\\?$)',
+    re.IGNORECASE | re.DOTALL,
 )
-# A reply to a label question is short; what lies beyond is prose that no search needs to read.
-_MAX_CHARS = 20_000
-_MAX_JSON_STARTS = 32
+
+_OBJECT_OR_LIST = re.compile(r"\{\s*(?=[\"'}])|\[\s*(?=[\"'{\[\]]|null|-?\d)")
+_UNREAD_JSON = re.compile(r"[{\[]\s*[\"']")
+_KEY_BEFORE = re.compile(r'"([^"]{0,40})"\s{0,9}:\s{0,9}\Z')
+_FENCE = re.compile(r"```[a-z]*\s*([{\[\"].*)```", re.IGNORECASE | re.DOTALL)
+_OPEN_ANSWER = re.compile(
+    rf"[\"'\u201c]?\b(?:{'|'.join(_ANSWER_KEYS)})\b[\"'\u201d]?\s*[:=]\s*(?=[\"'\u201c\[])", re.IGNORECASE
+)
+# No label is longer than 200 characters; the bound also keeps the search linear.
+_QUOTED = re.compile(
+    r"""(?:("(?:[^"\\\n]|\\.){0,250}")|'((?:[^'\\\n]|\\.){0,250})'|\u201c([^\u201d\n]{0,250})\u201d)(?!\s{0,9}:)|(\])"""
+)
+_NUMBERING = re.compile(r"^\s*(?:[-*\u2022#>]+|\(?\d{1,3}[.):]|\(?[a-z][.)])\s+", re.IGNORECASE)
+_LEAD = re.compile(
+    r"^[\s*_#>`\"]*(?:my |the )?(?:best |final |correct )?(?:labels?|answers?|candidates?|category)[\s*_`\"]*"
+    r"(?::|\bis\b|\bare\b)[\s*_`]*",
+    re.IGNORECASE,
+)
+_COMMAS, _WORDS_BETWEEN = re.compile("[,;|]"), re.compile(r"\b(?:and|or)\b", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-z][^<>]{0,40}>", re.IGNORECASE)
+# What may stand around the words of a name. Not + # % < >, since "C" is not "C++" and "<5" is not ">5".
+_BLANKS = re.compile(
+    r"[\s\x00-\x1f\x7f-\x9f_\-.,;:!?&'\"`*()\[\]{}/\\|~"
+    r"\u00a1\u00ab\u00b4\u00b7\u00bb\u00bf\u060c\u061b\u061f\u2010-\u201f\u2022\u2212\u3001\u3002\u300c-\u300f\u3010\u3011]+"
+)
+_MINUS = re.compile(r"(?<!\w)[-\u2212](?=\d)")
+# Soft hyphen, zero-width and bidirectional marks, variation selectors, byte order mark.
+_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe0e\ufe0f\ufeff]")
+
+# Bounds on work, in characters. An answer is short; what makes a reply long is prose before it or a loop after it, so
+# its beginning and its end are read. Whole JSON is read to the end of what any model can write.
+_MAX_WHOLE, _MAX_SEARCHED, _MAX_PROSE, _MAX_OPEN, _MAX_NAME = 1_000_000, 100_000, 20_000, 10_000, 1_000
+_MAX_ITEMS, _MAX_FAILED_STARTS, _MAX_DEPTH = 1_000, 32, 8
+
+_decoder = json.JSONDecoder(strict=False)
+Items = list[tuple[str, float | None]]
 
 
 def parse_reply(spec: TaskSpec, reply: str, finish_reason: str = "stop") -> CandidateSet:
@@ -36,7 +87,7 @@ def parse_reply(spec: TaskSpec, reply: str, finish_reason: str = "stop") -> Cand
     Args:
         spec: the task; its labels are the only ones that can come out.
         reply: the raw text of the reply.
-        finish_reason: the endpoint's word for how the reply ended.
+        finish_reason: the endpoint's word for how the reply ended. After `length` what was named whole counts.
 
     Example:
         >>> spec = TaskSpec(labels=[{"name": "slow_speed"}, {"name": "outage"}])
@@ -44,103 +95,227 @@ def parse_reply(spec: TaskSpec, reply: str, finish_reason: str = "stop") -> Cand
         ('outage', 'slow_speed')
         >>> parse_reply(spec, '{"candidates": []}').status.value
         'abstained'
+        >>> parse_reply(spec, '<think>"outage"? no</think>{"candidates": ["slow_spe', "length").status.value
+        'unparsed'
     """
-    if finish_reason in _REFUSED_REASONS:
+    if finish_reason.casefold() in _REFUSED_REASONS:
         return CandidateSet(status=Status.REFUSED)
-    text = reply[:_MAX_CHARS].strip()
-    known = _lookup(spec.label_names)
-    for value in _json_values(text):
-        if (items := _items(value)) is not None:
-            return _to_set(items, known)
-    names = [piece for piece in _pieces(text) if _resolve(piece, known) is not None]
-    if names:
-        return _to_set([(name, None) for name in names], known)
-    return CandidateSet(status=Status.REFUSED if _REFUSALS.match(text) else Status.UNPARSED)
+    names = _names(spec.label_names)
+    text = reply.strip("\ufeff \t\r\n")
+    items = _whole_answer(text, names)
+    if items is None:
+        text = _shortened(_without_thoughts(text), _MAX_SEARCHED)
+        is_cut = finish_reason.casefold() in _CUT_REASONS and reply[-1:].isalnum()
+        items = _searched_answer(text.strip(), names, is_cut)
+    if items is None:
+        return CandidateSet(status=Status.REFUSED if _REFUSALS.match(text) else Status.UNPARSED)
+    return _to_set(items[:_MAX_ITEMS], names)
 
 
-Items = list[tuple[str, float | None]]
+class _Names(NamedTuple):
+    """Ways to write the labels: as they are, in any case, and loosely where that tells them apart."""
+
+    exact: frozenset[str]
+    folded: dict[str, str]
+    loose: dict[str, str]
+
+    def resolve(self, name: str) -> str | None:
+        """The label that a name stands for."""
+        if name in self.exact:
+            return name
+        if (label := self.folded.get(name.strip().casefold())) is not None:
+            return label
+        bare = _NUMBERING.sub("", name)
+        # In the order of likelihood, each once: looking a name up costs microseconds.
+        for spelling in dict.fromkeys((name, bare, bare.partition("(")[0], bare.partition(":")[0])):
+            if len(spelling) <= _MAX_NAME and (label := self.loose.get(_loosen(spelling))) is not None:
+                return label
+        return None
 
 
-def _to_set(items: Items, known: dict[str, str]) -> CandidateSet:
+@lru_cache(maxsize=64)
+def _names(labels: tuple[str, ...]) -> _Names:
+    loose: dict[str, list[str]] = {}
+    for label in labels:
+        loose.setdefault(_loosen(label), []).append(label)
+    # Labels that differ only by punctuation are told apart by their exact spelling alone.
+    one_way = {key: found[0] for key, found in loose.items() if key and len(found) == 1}
+    return _Names(frozenset(labels), {label.strip().casefold(): label for label in labels}, one_way)
+
+
+def _loosen(name: str) -> str:
+    seen = _INVISIBLE.sub("", unicodedata.normalize("NFKC", name)).casefold()
+    # A sign is kept as a word: with labels -1 and +1 a plain 1 is neither.
+    return " ".join(_BLANKS.sub(" ", _MINUS.sub(" minus ", seen)).lstrip(" #").split())
+
+
+def _to_set(items: Items, names: _Names) -> CandidateSet:
     found: dict[str, float | None] = {}
     for name, score in items:
-        if (label := _resolve(name, known)) is not None:
+        if (label := names.resolve(name)) is not None:
             found.setdefault(label, score)
     if not found:
-        return CandidateSet(status=Status.UNPARSED if items else Status.ABSTAINED)
+        is_none = all(_says_none(name) for name, _ in items)
+        return CandidateSet(status=Status.ABSTAINED if is_none else Status.UNPARSED)
     scores = tuple(score for score in found.values() if score is not None)
     return CandidateSet(tuple(found), scores if len(scores) == len(found) else None, Status.OK)
 
 
-@lru_cache(maxsize=64)
-def _lookup(names: tuple[str, ...]) -> dict[str, str]:
-    loose: dict[str, list[str]] = {}
-    for name in names:
-        loose.setdefault(_loosen(name), []).append(name)
-    # Names that differ only by punctuation are told apart by their exact spelling alone.
-    known = {key: found[0] for key, found in loose.items() if len(found) == 1}
-    return known | {name: name for name in names}
+def _says_none(name: str) -> bool:
+    bare = name.strip()
+    return not bare or bare.rstrip(".").casefold() in _NONE
 
 
-def _loosen(name: str) -> str:
-    return " ".join(re.sub(r"[\W_]+", " ", name.casefold()).split())
-
-
-def _resolve(name: str, known: dict[str, str]) -> str | None:
-    if name in known:
-        return known[name]
-    bare = _NUMBERING.sub("", name)
-    for spelling in (name, bare, bare.partition("(")[0], bare.partition(":")[0]):
-        if (loose := _loosen(spelling)) and loose in known:
-            return known[loose]
-    return None
-
-
-def _json_values(text: str) -> Iterator[Any]:
-    """Values written in the text as JSON objects or lists, outermost first."""
-    decoder = json.JSONDecoder()
-    position = 0
-    for _ in range(_MAX_JSON_STARTS):
-        starts = [at for at in (text.find("{", position), text.find("[", position)) if at >= 0]
-        if not starts:
-            return
-        position = min(starts)
-        try:
-            value, position = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError):
-            position += 1
-            continue
-        yield value
-
-
-def _items(value: Any) -> Items | None:
-    """The (name, score) pairs that a JSON value holds; None when it is no answer at all."""
-    if isinstance(value, dict):
-        lowered = {str(key).casefold(): inner for key, inner in value.items()}
-        for key in _LIST_KEYS:
-            if key in lowered:
-                inner = lowered[key]
-                score = next((lowered[name] for name in _SCORE_KEYS if name in lowered), None)
-                return [(inner, _finite(score))] if isinstance(inner, str) else _items_of_list(inner)
+def _whole_answer(text: str, names: _Names) -> Items | None:
+    """The answer of a reply that is JSON and nothing else, in a code fence or as a JSON string if need be."""
+    if fenced := _FENCE.fullmatch(text):
+        text = fenced[1]
+    if len(text) > _MAX_WHOLE or text[:1] not in ("{", "[", '"'):
         return None
-    return _items_of_list(value) if isinstance(value, list) else None
+    value = _decode(text)
+    return _answer_in(_decode(value) if isinstance(value, str) else value, names)
 
 
-def _items_of_list(value: Any) -> Items | None:
+def _searched_answer(text: str, names: _Names, is_cut: bool) -> Items | None:
+    """The answer of a reply that holds JSON somewhere, or none at all."""
+    answer, rest = _last_answer(text, names)
+    if answer is None:
+        answer = _open_answer(_THOUGHT_VALUE.sub("", text), names)
+    if answer is None:
+        answer = [(name, None) for name in _names_in(_shortened(rest, _MAX_PROSE), names, is_cut)] or None
+    return answer
+
+
+def _without_thoughts(text: str) -> str:
+    """What follows the last thought, else what stands before the first; some endpoints leave out the opening tag."""
+    starts = [match.start() for match in _THOUGHT_START.finditer(text)]
+    ends = [match.end() for match in _THOUGHT_END.finditer(text)]
+    if not starts and not ends:
+        return text
+    is_opened = bool(starts) and (not ends or starts[0] < ends[0])
+    before = text[: starts[0]] if is_opened else ""
+    end = ends[-1] if ends else len(text)
+    after = text[end : next((start for start in starts if start >= end), None)]
+    return after if after.strip() else before
+
+
+def _shortened(text: str, n_chars: int) -> str:
+    return text if len(text) <= n_chars else f"{text[: n_chars // 2]}\n{text[-n_chars // 2 :]}"
+
+
+def _decode(text: str) -> Any:
+    """The text as JSON, None where it is none."""
+    try:
+        return _decoder.decode(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _last_answer(text: str, names: _Names) -> tuple[Items | None, str]:
+    """The items of the last answer that stands in the text as JSON, and the text without whole JSON."""
+    answer: Items | None = None
+    is_keyed, answer_end, position = False, 0, 0
+    rest: list[str] = []
+    for start, end, value in _json_values(text):
+        rest.append(text[position:start])
+        position = end
+        items, has_key = _answer_in(value, names), isinstance(value, dict)
+        if items is None or not (has_key or _is_answer(items, text, start, names)):
+            continue
+        if answer is not None and has_key == is_keyed and not text[answer_end:start].strip(" \t\r\n,;"):
+            answer += items
+            answer_end = end
+        elif has_key or not is_keyed:
+            answer, answer_end, is_keyed = items, end, has_key
+    return answer, "\n".join([*rest, text[position:]])
+
+
+def _is_answer(items: Items, text: str, start: int, names: _Names) -> bool:
+    """Whether a list is an answer: it names a label, as the number of a footnote does not, and is no step to one."""
+    key = _KEY_BEFORE.search(text, max(0, start - 60), start)
+    is_another = key is not None and key[1].casefold() not in _ANSWER_KEYS
+    return not is_another and any(names.resolve(name) for name, _ in items)
+
+
+def _json_values(text: str) -> Iterator[tuple[int, int, Any]]:
+    """Start, end and value of each JSON object or list, outermost only; past many failures the last starts alone."""
+    starts = [match.start() for match in _OBJECT_OR_LIST.finditer(text)]
+    position = n_failed = i = 0
+    while i < len(starts):
+        start = starts[i]
+        i += 1
+        if start < position:
+            continue
+        try:
+            value, position = _decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            n_failed += 1
+            if n_failed == _MAX_FAILED_STARTS:
+                i = max(i, len(starts) - _MAX_FAILED_STARTS)
+            continue
+        yield start, position, value
+
+
+def _answer_in(value: Any, names: _Names, depth: int = 0) -> Items | None:
+    """The (name, score) pairs that a JSON value holds; None when it is no answer at all."""
+    if depth > _MAX_DEPTH:
+        return None
+    if isinstance(value, list):
+        return _listed(value, names, depth)
+    if not isinstance(value, dict):
+        return None
+    lowered = {str(key).casefold(): inner for key, inner in value.items()}
+    for key in _ANSWER_KEYS:
+        if key in lowered:
+            score = next((lowered[name] for name in _SCORE_KEYS if name in lowered), None)
+            return _named(lowered[key], names, depth, _finite(score))
+    if value and all(names.resolve(str(key)) for key in value):
+        return _weighed(value)
+    wrapped = (_wrapped(inner, names, depth + 1) for inner in value.values())
+    return next((items for items in wrapped if items is not None), None)
+
+
+def _wrapped(value: Any, names: _Names, depth: int) -> Items | None:
+    """The answer under a key that is no answer key: only an object with such a key, or several in a list."""
+    if not isinstance(value, list) or depth > _MAX_DEPTH:
+        return _answer_in(value, names, depth) if isinstance(value, dict) else None
+    answers = [items for entry in value if (items := _wrapped(entry, names, depth + 1)) is not None]
+    return [item for items in answers for item in items] if answers else None
+
+
+def _named(value: Any, names: _Names, depth: int, score: float | None = None) -> Items | None:
+    """What stands behind an answer key."""
     if value is None:
         return []
     if isinstance(value, dict):
-        # {"candidates": {"outage": 0.7}}: names as keys, scores as values.
-        return [(str(name), _finite(score)) for name, score in value.items()]
-    if not isinstance(value, list):
-        return [(str(value), None)]
+        inner = _answer_in(value, names, depth + 1)
+        return inner if inner is not None else _weighed(value)
+    if isinstance(value, list):
+        return _listed(value, names, depth)
+    if isinstance(value, str) and names.resolve(value) is None:
+        if value[:1] in ("[", "{") and (decoded := _decode(value)) is not None:
+            return _answer_in(decoded, names, depth + 1)
+        return [(name, None) for name in _names_in(value[:_MAX_NAME], names)] or [(value, None)]
+    return [(str(value), score)]
+
+
+def _listed(values: Iterable[Any], names: _Names, depth: int) -> Items:
     items: Items = []
-    for entry in value:
-        if isinstance(entry, dict):
-            items.extend(_items(entry) or [])
+    for entry in values:
+        if isinstance(entry, dict | list):
+            inner = _answer_in(entry, names, depth + 1)
+            items += [("?", None)] if inner is None else inner
         elif entry is not None:
             items.append((str(entry), None))
+        if len(items) >= _MAX_ITEMS:
+            break
     return items
+
+
+def _weighed(scores: dict[str, Any]) -> Items:
+    """{"outage": 0.7, "slow_speed": 0}: names as keys; a weight of nothing names nothing."""
+    items = [(str(name), _finite(score)) for name, score in scores.items() if score not in (False, None)]
+    return sorted(items, key=lambda item: -(item[1] or 0.0))
 
 
 def _finite(value: Any) -> float | None:
@@ -148,7 +323,50 @@ def _finite(value: Any) -> float | None:
     return float(value) if is_number and abs(value) < 1e6 and math.isfinite(value) else None
 
 
-def _pieces(text: str) -> list[str]:
-    """Lines, and parts of lines between commas, of a reply without JSON."""
-    lines = [_LEAD.sub("", _NUMBERING.sub("", line).strip()) for line in text.splitlines()]
-    return [piece for line in lines for piece in re.split(r"[,;|]| and ", line) if piece.strip()]
+def _open_answer(text: str, names: _Names) -> Items | None:
+    """Quoted names behind the last answer key of JSON that does not parse, or of a list that was cut."""
+    begin = 0 if text.startswith("[") else None
+    for match in _OPEN_ANSWER.finditer(text):
+        begin = match.end()
+    if begin is None:
+        return None
+    items: Items = []
+    for quoted in _QUOTED.finditer(text, begin, begin + _MAX_OPEN):
+        double, single, curly, closing = quoted.groups()
+        if closing is None:
+            items.append((_decode(double) or double[1:-1] if double else single or curly or "", None))
+        elif not items:
+            return items
+        if closing or text[begin] != "[":
+            break
+    return items if any(names.resolve(name) for name, _ in items) else None
+
+
+def _names_in(prose: str, names: _Names, is_cut: bool = False) -> list[str]:
+    """Names written as lines or between commas: after the last "answer:" if there are some, else anywhere."""
+    if found := _UNREAD_JSON.search(prose):
+        prose, is_cut = prose[: found.start()], False
+    lines = _TAG.sub("\n", prose.replace("\\boxed", " ")).splitlines()
+    leads = [i for i, line in enumerate(lines) if _LEAD.match(line)]
+    for begin in dict.fromkeys([*leads[-1:], 0]):
+        pieces = [piece for line in lines[begin:] for piece in _pieces(_LEAD.sub("", line), names)]
+        if is_cut and pieces and _may_go_on(pieces[-1], names):
+            pieces.pop()
+        if named := [piece for piece in pieces if names.resolve(piece) or (_says_none(piece) and piece.strip())]:
+            return named
+    return []
+
+
+def _pieces(line: str, names: _Names) -> Iterator[str]:
+    """The parts of a line that may be names; a label may itself hold a comma or an "and"."""
+    if names.resolve(line) is not None:
+        yield line
+        return
+    for part in _COMMAS.split(line):
+        yield from [part] if names.resolve(part) is not None else _WORDS_BETWEEN.split(part)
+
+
+def _may_go_on(piece: str, names: _Names) -> bool:
+    """Whether a piece at the end of a cut reply may be the beginning of a longer label."""
+    begun = _loosen(piece)
+    return any(label != begun and label.startswith(begun) for label in map(_loosen, names.exact))
