@@ -5,18 +5,23 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
-from contextlib import closing
-from dataclasses import asdict
+from collections import Counter
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from candist_core.annotate import annotate
-from candist_core.config import Location, TeacherConfig
+from candist_core.config import Location
 from candist_core.edges.openai_teacher import open_openai_teacher
 from candist_core.edges.reply_log import StoreReplyLog
 from candist_core.edges.store import encode_table, open_store
@@ -25,6 +30,7 @@ from candist_core.ports import Reply
 from candist_core.prompt import compile_prompt
 from candist_core.spec import LabelSpec, TaskSpec
 from candist_core.tables import ANNOTATIONS, REPLIES, check
+from candist_core.teacher_config import TeacherConfig
 from tests.fakes import ChatServer
 
 
@@ -95,7 +101,7 @@ def annotated(url, store_uri, spool, teacher_key):
         teacher = open_openai_teacher(config, {})
         try:
             return await annotate(
-                KILL_TEXTS, KILL_SPEC, prompt, teacher, log, max_in_flight=4, max_attempts=2, allowance=None
+                KILL_TEXTS, KILL_SPEC, prompt, teacher, log, TeacherConfig(max_in_flight=4, max_attempts=2)
             )
         finally:
             await teacher.close()
@@ -111,6 +117,15 @@ def test_a_reply_comes_back_as_it_was_in_every_field(open_log):
         log.append(reply)
     log.flush()
     assert dict(open_log("00001").lookup(["a", "b", "c"])) == {reply.request_key: reply for reply in replies}
+
+
+def test_probabilities_come_back_from_spool_and_store_alike(open_log):
+    likely = reply_of("a", logprobs='[["spam", -0.25]]')
+    log = open_log()
+    log.append(likely)
+    assert log.lookup(["a"])["a"] == likely
+    log.flush()
+    assert open_log("00001").lookup(["a"])["a"] == likely
 
 
 def test_only_the_keys_asked_for_come_back(open_log):
@@ -436,3 +451,224 @@ def test_a_spool_does_not_grow_beyond_what_is_unflushed(open_log, spool):
     assert os.path.getsize(path) == 0
     log.append(reply_of("b"))
     assert path.read_text().count("\n") == 1
+
+
+class Remote:
+    """A store seen from another process: it shares no index with others, and counts what it reads."""
+
+    def __init__(self, store):
+        self.store, self.reads = store, Counter()
+        self.after_listing = lambda: None
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    def read_bytes(self, path):
+        self.reads[path] += 1
+        return self.store.read_bytes(path)
+
+    def list_paths(self, prefix):
+        listed = self.store.list_paths(prefix)
+        self.after_listing()
+        return listed
+
+
+def write_chunks(open_log, *batches, part="old"):
+    """One chunk a batch of keys, by a log that stays open."""
+    log = open_log(part)
+    for batch in batches:
+        for key in batch:
+            log.append(reply_of(key))
+        log.flush()
+
+
+def test_the_second_shard_of_a_process_reads_no_old_chunk_that_holds_none_of_its_keys(open_log, store):
+    write_chunks(open_log, "abc", "def", "ghi")
+    one, two, three = chunks(store)
+    place = Remote(store)
+    assert set(open_log("00000", place=place).lookup("ax")) == {"a"}
+    assert place.reads == {one: 1, two: 1, three: 1}
+    assert set(open_log("00001", place=place).lookup("xyz")) == set()
+    assert place.reads == {one: 1, two: 1, three: 1}
+    assert set(open_log("00002", place=place).lookup("eix")) == {"e", "i"}
+    assert place.reads == {one: 1, two: 2, three: 2}
+
+
+def test_of_what_others_wrote_since_a_process_reads_the_new_chunks_alone(open_log, store):
+    write_chunks(open_log, "abc")
+    place = Remote(store)
+    open_log("00000", place=place).lookup("x")
+    before = set(chunks(store))
+    write_chunks(open_log, "def", "ghi", part="new")
+    place.reads.clear()
+    assert set(open_log("00001", place=place).lookup("gx")) == {"g"}
+    assert place.reads == dict.fromkeys(set(chunks(store)) - before, 1)
+
+
+def test_shards_of_one_process_read_nothing_of_what_the_process_wrote_itself(open_log, store):
+    place = Remote(store)
+    for shard in range(20):
+        log = open_log(f"{shard:05d}", place=place)
+        keys = [f"{shard}-{i}" for i in range(5)]
+        assert dict(log.lookup(keys)) == {}
+        for key in keys:
+            log.append(reply_of(key))
+        log.close()
+    assert place.reads == {}
+    assert set(open_log("00020", place=place).lookup(["7-3"])) == {"7-3"}
+    assert sum(place.reads.values()) == 1
+
+
+def test_a_table_that_a_process_merged_from_its_own_chunks_is_not_read_again(open_log, store):
+    place = Remote(store)
+    log = open_log("00000", place=place)
+    for key in "abc":
+        log.append(reply_of(key))
+        log.flush()
+    log.close()
+    (merged,) = chunks(store)
+    assert set(open_log("00001", place=place).lookup("xyz")) == set()
+    assert (len(place.reads), merged in place.reads) == (3, False)
+    assert set(open_log("00002", place=place).lookup("ab")) == {"a", "b"}
+    assert place.reads[merged] == 1
+
+
+def test_a_lookup_finds_what_a_flush_brings_into_the_store_after_the_listing(open_log, store):
+    place = Remote(store)
+    log = open_log(place=place)
+    log.append(reply_of("a"))
+    place.after_listing = log.flush
+    assert set(log.lookup(["a"])) == {"a"}
+
+
+def test_replies_to_one_request_in_chunks_of_several_parts_count_in_the_order_of_their_paths(open_log, store):
+    for part, text in (("00001", "second"), ("00000", "first"), ("00002", "third")):
+        log = open_log(part)
+        log.append(reply_of("a", text))
+        log.flush()
+    for place in (store, Remote(store)):
+        assert open_log("00009", place=place).lookup(["a"])["a"].reply == "first"
+    pending = open_log("00003")
+    pending.append(reply_of("a", "not in the store yet"))
+    assert pending.lookup(["a"])["a"].reply == "first"
+
+
+KEYS = st.sampled_from("abcdefgh")
+LOGS = st.integers(0, 3)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), LOGS, st.lists(KEYS, min_size=1, max_size=4)),
+        st.tuples(st.just("flush"), LOGS, st.none()),
+        st.tuples(st.just("close"), LOGS, st.none()),
+        st.tuples(st.just("lookup"), LOGS, st.lists(KEYS, max_size=5)),
+    ),
+    max_size=25,
+)
+_numbers = count()
+
+
+def brute_force(store, pending, keys):
+    """The first reply to each key, out of all chunks in the order of their paths, then what is not flushed."""
+    found = {}
+    for path in chunks(store):
+        for row in pl.read_parquet(BytesIO(store.read_bytes(path))).iter_rows(named=True):
+            found.setdefault(row["request_key"], Reply(**row))
+    for key, reply in pending.items():
+        found.setdefault(key, reply)
+    return {key: found[key] for key in keys if key in found}
+
+
+@given(STEPS)
+@settings(deadline=None, max_examples=60)
+def test_whatever_two_processes_do_with_two_parts_a_lookup_finds_what_a_search_of_every_chunk_finds(steps):
+    store = open_store(Location(uri=f"memory://reply-log-{next(_numbers)}"))
+    processes = [Remote(store), Remote(store)]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        logs = [
+            stack.enter_context(closing(StoreReplyLog(processes[i // 2], "teacher", f"0000{i % 2}", Path(folder))))
+            for i in range(4)
+        ]
+        pending: list[dict[str, Reply]] = [{} for _ in logs]
+        for number, (what, i, keys) in enumerate(steps):
+            if what == "append":
+                for key in keys:
+                    logs[i].append(reply := replace(reply_of(key), reply=f"{number}"))
+                    pending[i].setdefault(key, reply)
+            elif what == "lookup":
+                wanted = brute_force(store, pending[i], keys)
+                assert logs[i].lookup(keys) == wanted
+                for process in processes:
+                    process.reads.clear()
+                assert logs[i].lookup(keys) == wanted
+                # By then every chunk is known: those that hold a wanted key are read, once.
+                held = {
+                    path
+                    for path in chunks(store)
+                    if set(pl.read_parquet(BytesIO(store.read_bytes(path)))["request_key"]) & set(keys)
+                }
+                assert processes[i // 2].reads == dict.fromkeys(held, 1)
+            else:
+                getattr(logs[i], what)()
+                pending[i].clear()
+
+
+def test_chunks_of_versions_that_knew_fewer_or_more_columns_are_read_and_merged(open_log, store):
+    def put(name, frame):
+        data = BytesIO()
+        frame.write_parquet(data)
+        store.write_bytes(f"replies/teacher/{name}.parquet", data.getvalue())
+
+    row = asdict(reply_of("old"))
+    del row["logprobs"]
+    put("00000-000000-aaaaaaaa", pl.DataFrame([row], schema={name: REPLIES.columns[name] for name in row}))
+    later = asdict(reply_of("later")) | {"mood": "good"}
+    put("00000-000001-bbbbbbbb", pl.DataFrame([later], schema=REPLIES.columns | {"mood": pl.String()}))
+    wanted = {key: reply_of(key) for key in ("old", "later")}
+    assert open_log("00001").lookup(wanted) == wanted
+    open_log("00000").close()
+    assert len(chunks(store)) == 1
+    assert open_log("00001").lookup(wanted) == wanted
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pl.DataFrame({"reply": ["spam"]}),
+        pl.DataFrame({"request_key": [1]}),
+        pl.DataFrame({"request_key": ["a"]}),
+        pl.DataFrame([asdict(reply_of("a"))], schema=REPLIES.columns).with_columns(reply=pl.lit(None, pl.String)),
+    ],
+)
+def test_a_chunk_that_is_no_table_of_replies_is_named(open_log, store, frame):
+    data = BytesIO()
+    frame.write_parquet(data)
+    store.write_bytes(path := "replies/teacher/00000-000000-00000000.parquet", data.getvalue())
+    with pytest.raises(StoreError, match=path):
+        open_log("00001").lookup(["a"])
+    store.delete([path])
+
+
+def test_a_reply_that_found_no_room_in_the_spool_is_brought_into_the_store_by_the_next_flush(open_log, store, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    log = StoreReplyLog(store, "teacher", "part", tmp_path / "file")
+    with pytest.raises(StoreError, match="spool folder"):
+        log.append(reply_of("a"))
+    log.flush()
+    assert set(open_log().lookup(["a"])) == {"a"}
+
+
+@pytest.mark.s3
+def test_in_a_bucket_too_chunks_that_are_known_are_not_read_again_and_those_merged_away_are_found(bucket, tmp_path):
+    store = open_store(bucket.at("work"))
+    writer = StoreReplyLog(store, "teacher", "writer", tmp_path)
+    for key in "abc":
+        writer.append(reply_of(key))
+        writer.flush()
+    place = Remote(store)
+    reader = StoreReplyLog(place, "teacher", "reader", tmp_path)
+    assert set(reader.lookup("abz")) == {"a", "b"}
+    assert set(reader.lookup("xyz")) == set()
+    assert set(place.reads.values()) == {1}
+    writer.close()
+    assert set(reader.lookup("cab")) == set("abc")
+    assert len(place.reads) == 4
