@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from candist_core.config import load_config as load_config
     from candist_core.reports import RunReports as RunReports
     from candist_core.stages.annotate import annotate_shard as annotate_shard
-    from candist_core.stages.annotate import plan_annotation as plan_annotation
     from candist_core.stages.check import check_annotations as check_annotations
     from candist_core.stages.check import check_labels as check_labels
     from candist_core.stages.distill import distill_student as distill_student
     from candist_core.stages.evaluate import evaluate_labels as evaluate_labels
     from candist_core.stages.ingest import ingest_corpus as ingest_corpus
+    from candist_core.stages.plan import plan_annotation as plan_annotation
     from candist_core.stages.predict import predict_shard as predict_shard
     from candist_core.stages.publish import load_labels as load_labels
     from candist_core.stages.publish import publish_version as publish_version
+    from candist_core.stages.replies import export_replies as export_replies
+    from candist_core.stages.verify import verify_annotations as verify_annotations
 
 _HOMES = {
     "RunConfig": "config",
@@ -29,13 +31,15 @@ _HOMES = {
     "check_annotations": "stages.check",
     "check_labels": "stages.check",
     "distill_student": "stages.distill",
+    "export_replies": "stages.replies",
     "evaluate_labels": "stages.evaluate",
     "ingest_corpus": "stages.ingest",
     "load_config": "config",
     "load_labels": "stages.publish",
-    "plan_annotation": "stages.annotate",
+    "plan_annotation": "stages.plan",
     "predict_shard": "stages.predict",
     "publish_version": "stages.publish",
+    "verify_annotations": "stages.verify",
 }
 __all__ = list(_HOMES)
 

@@ -7,14 +7,13 @@ settled, together with what is spent, never exceeds its cap.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
-from candist_core.config import PriceConfig
-from candist_core.ports import PromptHead, Request
-from candist_core.prompt import Prompt
+from candist_core.ports import PromptHead, Reply, Request
 from candist_core.spec import Strategy, TaskSpec, canonical_json
+from candist_core.teacher_config import PriceConfig
 
 # OpenAI's rule of thumb: a token is about four characters of English. Counted in UTF-8 bytes, which other
 # scripts need more of, as they need more tokens.
@@ -25,7 +24,13 @@ _TOKENS_BESIDE = 9
 _TOKENS_BESIDE_AT_MOST = 64
 # Mean set sizes in CanDist's tables are 1.1 to 1.7.
 _LABELS_A_REPLY = 1.5
+# What a message adds beside its text, where chat templates are generous.
+_TOKENS_A_MESSAGE = 8
+# Three short sentences.
+_TOKENS_OF_REASONING = 60
 _SNAPSHOT = re.compile(r"-\d{4}-\d{2}-\d{2}$")
+
+Turns = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,8 @@ class Allowance:
         head = request.head
         if (usd := self._head_usd.get(head.fingerprint)) is None:
             usd = self._head_usd[head.fingerprint] = _bound_of_head(head, self.price)
-        return usd + len(request.user.encode()) * max(self.price.input_usd, self.price.cached_usd) / 1e6
+        n_tokens = len(request.user.encode()) + _bound_of_turns(request.turns)
+        return usd + n_tokens * max(self.price.input_usd, self.price.cached_usd) / 1e6
 
     def reserve(self, estimate_usd: float) -> bool:
         """Set money aside for one request; False, and nothing set aside, when the cap leaves too little."""
@@ -122,10 +128,54 @@ class Allowance:
 
 
 def _bound_of_head(head: PromptHead, price: Price) -> float:
-    schema = canonical_json(head.response_format) if head.response_format else ""
-    prompt_tokens = len((head.system + schema).encode()) + _TOKENS_BESIDE_AT_MOST
+    prompt_tokens = _bytes_of_head(head) + _TOKENS_BESIDE_AT_MOST + 2 * len(head.turns) * _TOKENS_A_MESSAGE
     input_usd = max(price.input_usd, price.cached_usd)
     return (prompt_tokens * input_usd + head.sampling.get("max_tokens", 0) * price.output_usd) / 1e6
+
+
+def _bound_of_turns(turns: Turns) -> int:
+    return _bytes_of_turns(turns) + 2 * len(turns) * _TOKENS_A_MESSAGE
+
+
+def _bytes_of_turns(turns: Turns) -> int:
+    return sum(len(user.encode()) + len(assistant.encode()) for user, assistant in turns)
+
+
+def _bytes_of_head(head: PromptHead) -> int:
+    schema = canonical_json(head.response_format) if head.response_format else ""
+    return len((head.system + schema).encode()) + _bytes_of_turns(head.turns)
+
+
+def prompt_bytes(request: Request) -> int:
+    """UTF-8 bytes of all that a request has the model read: instructions, schema, examples, text."""
+    return _bytes_of_head(request.head) + _bytes_of_turns(request.turns) + len(request.user.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What kept replies tell of tokens: bytes of prompt a token, tokens a reply, share of prompt tokens cached."""
+
+    bytes_per_token: float
+    completion_tokens: float
+    cached_share: float
+
+
+def measure(pairs: Iterable[tuple[Request, Reply]]) -> Measured | None:
+    """Tokens as counted by the endpoint for requests that it has answered; None without any count.
+
+    Example:
+        >>> measure([]) is None
+        True
+    """
+    n_bytes = n_prompt = n_cached = n_completion = n = 0
+    for request, reply in pairs:
+        if reply.prompt_tokens:
+            n_bytes += prompt_bytes(request)
+            n_prompt += reply.prompt_tokens
+            n_cached += reply.cached_tokens
+            n_completion += reply.completion_tokens
+            n += 1
+    return Measured(n_bytes / n_prompt, n_completion / n, n_cached / n_prompt) if n else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,40 +187,59 @@ class Estimate:
     completion_tokens: int
     cost_usd: float | None
     seconds: float
+    is_measured: bool = False
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        """Of two teachers, asked one after the other."""
+        costs = (self.cost_usd, other.cost_usd)
+        return Estimate(
+            self.n_calls + other.n_calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            None if None in costs else sum(cost for cost in costs if cost is not None),
+            self.seconds + other.seconds,
+            self.is_measured and other.is_measured,
+        )
 
 
 def estimate(
-    prompt: Prompt,
+    sample: Sequence[Request],
     spec: TaskSpec,
-    sample_texts: Sequence[str],
-    n_texts: int,
+    n_calls: int,
     *,
     price: Price | None,
     max_in_flight: int,
     latency_s: float = 1.0,
+    reasons: bool = False,
+    measured: Measured | None = None,
 ) -> Estimate:
-    """Foresee tokens, cost and time for n texts from a sample of them.
+    """Foresee tokens, cost and time of so many calls from a sample of their requests.
 
-    Tokens go by bytes (`BYTES_PER_TOKEN`), without the discount for cached prompts. A model that thinks before it
-    answers writes more than is counted here.
+    Tokens go by what kept replies measured, else by bytes (`BYTES_PER_TOKEN`) and without the discount for cached
+    prompts. A model that thinks before it answers, unasked, writes more than is counted here.
 
     Args:
-        prompt: the compiled prompt.
-        spec: its task, for the length of a reply.
-        sample_texts: some of the texts, drawn so that their mean length stands for all.
-        n_texts: distinct texts to annotate.
+        sample: some of the requests, drawn so that their mean length stands for all.
+        spec: the task, for the length of a reply.
+        n_calls: requests to send.
         price: of the model; None when unknown.
         max_in_flight: requests under way at once.
         latency_s: seconds that one request takes.
+        reasons: the model is asked to think first.
+        measured: from `measure`.
     """
-    user_bytes = [len(prompt.request("", text).user.encode()) for text in sample_texts]
-    head = prompt.head
-    schema = canonical_json(head.response_format) if head.response_format else ""
-    mean_bytes = len((head.system + schema).encode()) + sum(user_bytes) / max(len(user_bytes), 1)
-    prompt_tokens = n_texts * math.ceil(mean_bytes / BYTES_PER_TOKEN + _TOKENS_BESIDE)
-    completion_tokens = n_texts * min(_reply_tokens(spec), int(head.sampling.get("max_tokens", 10**9)))
-    cost = None if price is None else cost_usd(price, prompt_tokens, 0, completion_tokens)
-    return Estimate(n_texts, prompt_tokens, completion_tokens, cost, n_texts * latency_s / max_in_flight)
+    mean_bytes = sum(map(prompt_bytes, sample)) / max(len(sample), 1)
+    if measured is None:
+        a_prompt = math.ceil(mean_bytes / BYTES_PER_TOKEN + _TOKENS_BESIDE)
+        limit = int(sample[0].head.sampling.get("max_tokens", 10**9)) if sample else 10**9
+        a_reply = float(min(_reply_tokens(spec) + reasons * _TOKENS_OF_REASONING, limit))
+    else:
+        a_prompt, a_reply = math.ceil(mean_bytes / measured.bytes_per_token), measured.completion_tokens
+    prompt_tokens, completion_tokens = n_calls * a_prompt, math.ceil(n_calls * a_reply)
+    cached_tokens = int(prompt_tokens * measured.cached_share) if measured else 0
+    cost = None if price is None else cost_usd(price, prompt_tokens, cached_tokens, completion_tokens)
+    seconds = n_calls * latency_s / max_in_flight
+    return Estimate(n_calls, prompt_tokens, completion_tokens, cost, seconds, measured is not None)
 
 
 def _reply_tokens(spec: TaskSpec) -> int:

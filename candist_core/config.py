@@ -6,13 +6,14 @@ It names secrets (an environment variable) and never holds them.
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from candist_core.errors import ConfigError
 from candist_core.spec import Settings, TaskSpec
+from candist_core.teacher_config import BudgetConfig, Combine, ShotsConfig, TeacherConfig
 
 
 class SourceFormat(StrEnum):
@@ -22,22 +23,6 @@ class SourceFormat(StrEnum):
     PARQUET = "parquet"
     JSONL = "jsonl"
     CSV = "csv"
-
-
-class TeacherKind(StrEnum):
-    """Who answers."""
-
-    OPENAI = "openai"
-    REPLAY = "replay"
-    ZEROSHOT = "zeroshot"
-
-
-class ResponseFormat(StrEnum):
-    """How the endpoint is told the form of its answer; servers differ in what they support."""
-
-    JSON_SCHEMA = "json_schema"
-    JSON_OBJECT = "json_object"
-    TEXT = "text"
 
 
 class Method(StrEnum):
@@ -96,46 +81,6 @@ class StoreConfig(Location):
     )
 
 
-class TeacherConfig(Settings):
-    """Who is asked for candidate sets, and how."""
-
-    kind: TeacherKind = Field(
-        TeacherKind.OPENAI,
-        description="openai: any compatible endpoint. replay: recorded replies. zeroshot: offline, by text similarity.",
-    )
-    model: str | None = Field(
-        None,
-        min_length=1,
-        description="openai: the model's name at the endpoint (gpt-4o-mini if empty). zeroshot: the encoder (minilm).",
-    )
-    base_url: str | None = Field(None, description="Endpoint such as http://localhost:8000/v1; empty for OpenAI's own.")
-    api_key_env: str = Field(
-        "OPENAI_API_KEY",
-        # A key pasted here by mistake would reach logs and manifests.
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$",
-        description="Name of the environment variable that holds the API key; never the key itself.",
-    )
-    replies_uri: str | None = Field(None, description="replay: the recorded replies, JSON lines of id and reply.")
-    response_format: ResponseFormat = Field(ResponseFormat.JSON_SCHEMA, description="What the endpoint supports.")
-    temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature.")
-    max_tokens: int = Field(256, ge=1, le=100_000, description="Longest answer (tokens).")
-    timeout_s: float = Field(60.0, gt=0, le=3600, description="Longest wait for one answer (seconds).")
-    max_in_flight: int = Field(64, ge=1, le=4096, description="Requests under way at once, over all workers.")
-    max_attempts: int = Field(6, ge=1, le=100, description="Tries for one request before its row is rejected.")
-
-    @model_validator(mode="after")
-    def _kind_has_what_it_needs(self) -> Self:
-        if self.kind is TeacherKind.REPLAY and not self.replies_uri:
-            raise ValueError("found kind replay without replies_uri, wanted recorded replies; set teacher.replies_uri")
-        return self
-
-    @property
-    def model_name(self) -> str:
-        """The model that answers, by its own name or by the kind's default."""
-        defaults = {TeacherKind.OPENAI: "gpt-4o-mini", TeacherKind.ZEROSHOT: "minilm", TeacherKind.REPLAY: "replay"}
-        return self.model or defaults[self.kind]
-
-
 class StudentConfig(Settings):
     """The small model that learns from the candidate sets."""
 
@@ -173,23 +118,6 @@ class ChecksConfig(Settings):
     min_agreement: float = Field(0.5, ge=0, le=1, description="Share of final labels that are among the candidates.")
 
 
-class PriceConfig(Settings):
-    """Price of one model, overriding the price table that ships with candist."""
-
-    model: str = Field(min_length=1, description="The model's name at the endpoint.")
-    input_usd: float = Field(ge=0, description="US dollars a million prompt tokens.")
-    cached_usd: float | None = Field(None, ge=0, description="US dollars a million cached prompt tokens.")
-    output_usd: float = Field(ge=0, description="US dollars a million completion tokens.")
-
-
-class BudgetConfig(Settings):
-    """Bounds on spending."""
-
-    max_usd: float | None = Field(None, gt=0, description="Hard cap of one run (US dollars); none when empty.")
-    confirm_above_usd: float = Field(5.0, ge=0, description="The command asks before a run estimated above this.")
-    prices: tuple[PriceConfig, ...] = Field((), description="Prices for models that the shipped table lacks.")
-
-
 class ComputeConfig(Settings):
     """Where the work runs: a local Dask cluster, or one at an address."""
 
@@ -221,12 +149,26 @@ class RunConfig(Settings):
     source: SourceConfig = Field(description="The corpus.")
     store: StoreConfig = Field(default_factory=lambda: StoreConfig(), description="Where a run keeps its work.")
     teacher: TeacherConfig = Field(default_factory=lambda: TeacherConfig(), description="Who is asked, and how.")
+    more_teachers: tuple[TeacherConfig, ...] = Field((), description="Teachers asked beside or after the first.")
+    combine: Combine = Field(
+        Combine.UNION,
+        description="union: every teacher's labels. vote: ordered by votes, which become scores. cascade: the next "
+        "teacher reads only the texts of which the one before was unsure.",
+    )
+    shots: ShotsConfig = Field(
+        default_factory=lambda: ShotsConfig(), description="Labelled texts shown to the teacher."
+    )
     student: StudentConfig = Field(default_factory=StudentConfig, description="The small model.")
     checks: ChecksConfig = Field(default_factory=ChecksConfig, description="Gates.")
     budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What the run may spend.")
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig(), description="Where the work runs.")
     publish: PublishConfig = Field(default_factory=lambda: PublishConfig(), description="Where versions appear.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything drawn by chance.")
+
+    @property
+    def teachers(self) -> tuple[TeacherConfig, ...]:
+        """The first teacher and those beside or after it."""
+        return (self.teacher, *self.more_teachers)
 
     @property
     def dataset(self) -> str:
@@ -271,7 +213,9 @@ def parse_config(data: dict[str, Any], thing: str = "configuration") -> RunConfi
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise _explain(error, thing) from None
+        refusal = _explain(error, thing)
+    # Raised out here, it carries no trace of an error that quotes what was given, a key perhaps.
+    raise refusal
 
 
 def _explain(error: ValidationError, thing: str) -> ConfigError:
@@ -293,8 +237,10 @@ def _explain(error: ValidationError, thing: str) -> ConfigError:
         found, _, rest = message.removeprefix("found ").partition(", wanted ")
         wanted, _, step = rest.partition("; ")
         return ConfigError(f"{thing}: {where}", found, wanted, step + more)
-    found = repr(first["input"])
-    return ConfigError(thing, f"{where} = {found[:80]}", message[:1].lower() + message[1:], f"change {where}{more}")
+    # A key pasted in place of its name is not to be shown.
+    is_secret = where.endswith(("_env", "_block"))
+    found = f"{where} that is no name" if is_secret else f"{where} = {first['input']!r:.80}"
+    return ConfigError(thing, found, message[:1].lower() + message[1:], f"change {where}{more}")
 
 
 def _keys_at(path: tuple[int | str, ...]) -> list[str]:

@@ -19,13 +19,17 @@ ReportT = TypeVar("ReportT", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class PromptHead:
-    """What every request of a run shares; built once, its fingerprint stands for it in each key."""
+    """What every request of a run shares; built once, its fingerprint stands for it in each key.
+
+    `turns` are earlier (user, assistant) exchanges: the examples shown to the teacher.
+    """
 
     model: str
     system: str
     sampling: Mapping[str, float | int]
     response_format: Mapping[str, Any] | None
     fingerprint: str
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Request:
 
     `key` holds everything that can change the answer and nothing else: same key, same reply, paid once.
     `doc_id` names the first row that asks it and `text` is its bare text; neither is sent beside `user`.
+    `turns` are (user, assistant) exchanges of this request alone, after those of its head.
     """
 
     key: str
@@ -42,11 +47,15 @@ class Request:
     user: str
     head: PromptHead
     sample: int = 0
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One raw answer, as paid for, before any parsing. `cost_usd` is None where no price is known."""
+    """One raw answer, as paid for, before any parsing.
+
+    `cost_usd` is None where no price is known. `logprobs` is a JSON list of [token, log-probability], where asked for.
+    """
 
     request_key: str
     doc_id: str
@@ -57,6 +66,24 @@ class Reply:
     completion_tokens: int = 0
     cost_usd: float | None = None
     latency_s: float = 0.0
+    logprobs: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What an endpoint said of one of its limits: `remaining` of `limit` left, whole again in `reset_s` seconds."""
+
+    limit: float
+    remaining: float
+    reset_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """The limits that stood beside the last answer, of requests and of tokens; None where nothing was said."""
+
+    requests: Quota | None = None
+    tokens: Quota | None = None
 
 
 class Teacher(Protocol):
@@ -65,6 +92,10 @@ class Teacher(Protocol):
     @property
     def name(self) -> str:
         """Which teacher, for the `teacher` column: kind and model, never a secret."""
+
+    @property
+    def quotas(self) -> Quotas:
+        """The limits that the endpoint told of last."""
 
     async def ask(self, request: Request) -> Reply:
         """Answer one request, sent once: retries and pacing are the caller's.
@@ -78,6 +109,23 @@ class Teacher(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+
+
+class RateLimit(Protocol):
+    """Requests and tokens a minute, shared with whoever else draws on the same limit."""
+
+    async def take(self, n_tokens: int) -> float:
+        """Take one request of so many tokens if the limit bears it now: 0.0; else nothing, and the seconds to wait."""
+
+    def settle(self, n_tokens: int) -> None:
+        """Note so many tokens more, as a reply needed them; below zero gives back. They go with the next `take`."""
+
+
+ShareOf = Callable[[], float]
+"""The part of a run's limits that one shard may use at this moment, in (0, 1]; read about twice a second.
+
+0.0 once nobody waits for this shard any more: send nothing, flush, leave the rest.
+"""
 
 
 class ReplyLog(Protocol):

@@ -89,6 +89,16 @@ class AnnotateReport(Report):
     n_left: int = 0
 
 
+class VerifyReport(Report):
+    """Stored annotations against kept replies; `differing` names the first doc_ids that are not the same."""
+
+    n_shards: int
+    n_shards_left: int
+    n_rows: int
+    n_differing: int
+    differing: tuple[str, ...]
+
+
 class EpochReport(Report):
     """Label-free signals after one epoch. Rates are over the training texts."""
 

@@ -70,9 +70,10 @@ REPLIES = Contract(
         "completion_tokens": _I64,
         "cost_usd": pl.Float64(),
         "latency_s": pl.Float64(),
+        "logprobs": _STR,
     },
     key="request_key",
-    nullable=frozenset({"cost_usd"}),
+    nullable=frozenset({"cost_usd", "logprobs"}),
 )
 REJECTS = Contract(
     "rejects/1",

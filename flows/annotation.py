@@ -1,23 +1,28 @@
 """The annotation of all shards: what is done already, who may spend how much, when to stop."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from prefect_dask.task_runners import PrefectDaskFuture
 
 from candist_core.errors import BudgetError
 from candist_core.reports import AnnotateReport
-from candist_core.stages.annotate import Plan, find_annotations
+from candist_core.stages.annotate import find_annotations
+from candist_core.stages.plan import Plan
 from candist_core.tables import TableRef
 from flows.gate import stop_if_failed
 from flows.progress import Watch
 from flows.runner import Cluster, run_window
 from tasks.annotate import annotate_shard
 
+_DRIFT = 1e-9
+
 
 class Purse:
     """Splits a hard cap over shards that run at once: what is spent plus what is granted never passes it.
 
-    A shard's cost counts all replies it rests on, those that an earlier run paid for included.
+    A shard's cost counts all replies it rests on, those that an earlier run paid for included. Once a grant ended
+    before its shard, the next ones wait until no shard holds any: what the others did not spend is then split anew, as
+    long as more is left than has proved too little for a reply.
 
     Args:
         max_usd: the cap in US dollars; grants have no bound when None.
@@ -35,6 +40,8 @@ class Purse:
         self.max_usd = max_usd
         self._cost: dict[int, float] = {}
         self._granted: dict[int, float] = {}
+        self._too_little_usd = 0.0
+        self._is_draining = False
 
     @property
     def spent_usd(self) -> float:
@@ -42,27 +49,45 @@ class Purse:
         return sum(self._cost.values())
 
     @property
+    def free_usd(self) -> float:
+        """What is neither spent nor granted; without a cap, infinite."""
+        if self.max_usd is None:
+            return float("inf")
+        return max(0.0, self.max_usd - self.spent_usd - sum(self._granted.values()))
+
+    @property
     def n_granted(self) -> int:
         """Shards that hold a grant now."""
         return len(self._granted)
 
-    def cost_usd(self, shard: int) -> float:
-        """What one shard cost so far."""
-        return self._cost.get(shard, 0.0)
+    @property
+    def may_grant(self) -> bool:
+        """Whether a grant made now may buy a reply."""
+        # Sums of floats drift, and a hair's breadth more buys nothing more.
+        return not self._is_draining and self.free_usd > self._too_little_usd * (1 + _DRIFT)
 
     def grant(self, shard: int, n_sharers: int) -> float | None:
         """Bound one shard's whole cost: what it cost so far and an equal part of what nobody holds."""
         if self.max_usd is None:
             self._granted[shard] = 0.0
             return None
-        free = max(0.0, self.max_usd - self.spent_usd - sum(self._granted.values()))
-        self._granted[shard] = free / max(1, n_sharers)
-        return self.cost_usd(shard) + self._granted[shard]
+        part = self.free_usd / max(1, n_sharers)
+        # Where equal parts are too small for anyone, one shard gets all.
+        self._granted[shard] = part if part > self._too_little_usd else self.free_usd
+        return self._cost.get(shard, 0.0) + self._granted[shard]
 
-    def settle(self, shard: int, cost_usd: float) -> None:
-        """Note what a shard cost in the end and take back what it did not spend."""
-        self._granted.pop(shard, None)
+    def settle(self, shard: int, cost_usd: float, is_short: bool = False) -> None:
+        """Note what a shard cost in the end and take back what it did not spend; `is_short`: its grant ended first."""
+        granted = self._granted.pop(shard, 0.0)
+        if is_short:
+            left_usd = granted - (cost_usd - self._cost.get(shard, 0.0))
+            self._too_little_usd = max(self._too_little_usd, left_usd)
         self._cost[shard] = cost_usd
+        self._is_draining = (self._is_draining or is_short) and bool(self._granted)
+
+    def forfeit(self, shard: int) -> None:
+        """Count a grant as spent: its shard failed, and nobody knows what it paid."""
+        self.settle(shard, self._cost.get(shard, 0.0) + self._granted.get(shard, 0.0))
 
 
 def annotate_shards(plan: Plan, texts: Sequence[TableRef], cluster: Cluster, watch: Watch) -> list[AnnotateReport]:
@@ -74,41 +99,55 @@ def annotate_shards(plan: Plan, texts: Sequence[TableRef], cluster: Cluster, wat
         TeacherError: no request will ever be answered.
         TransientError: shards that failed after their retries, once all the others have ended.
     """
-    reports = {i: report for i, shard in enumerate(texts) if (report := find_annotations(plan, shard))}
-    purse = Purse(plan.config.budget.max_usd)
-    for i, report in reports.items():
-        purse.settle(i, cost_of(report))
-    todo = [i for i in range(len(texts)) if i not in reports]
-    n_slots = min(cluster.n_slots, len(todo)) or 1
-    already = sum(texts[i].rows for i in reports)
-    stopped: list[int] = []
+    run = _Run(plan, texts, cluster)
+    todo = sorted(run.still_open)
+    already = sum(texts[i].rows for i in run.reports)
+    with watch.stage("annotate", sum(shard.rows for shard in texts), already=already), cluster.counted_run():
+        run_window(run.submit, todo, run.n_slots, run.keep, watch.tick, run.give_up)
+    if n_left := sum(run.reports[i].n_left if i in run.reports else texts[i].rows for i in run.still_open):
+        raise BudgetError(run.purse.spent_usd, run.purse.max_usd or 0.0, n_left)
+    return [run.reports[i] for i in range(len(texts))]
 
-    def submit(i: int) -> PrefectDaskFuture[AnnotateReport]:
-        cluster.connect()
-        share = max(1, plan.config.teacher.max_in_flight // n_slots)
-        grant = purse.grant(i, n_sharers=max(1, n_slots - purse.n_granted))
-        future: PrefectDaskFuture[AnnotateReport] = annotate_shard.submit(plan, texts[i], grant, share)
-        return future
 
-    def on_result(i: int, report: AnnotateReport) -> Sequence[int]:
-        has_bought = cost_of(report) > purse.cost_usd(i)
-        purse.settle(i, cost_of(report))
+class _Run:
+    """What came of each shard so far, and what the next one may spend."""
+
+    def __init__(self, plan: Plan, texts: Sequence[TableRef], cluster: Cluster) -> None:
+        self._plan, self._texts, self._cluster = plan, texts, cluster
+        self.reports = {i: done for i, shard in enumerate(texts) if (done := find_annotations(plan, shard))}
+        self.still_open = set(range(len(texts))) - set(self.reports)
+        self.purse = Purse(plan.config.budget.max_usd)
+        for i, report in self.reports.items():
+            self.purse.settle(i, cost_of(report))
+
+    def n_slots(self) -> int:
+        """Shards at once: each has one request under way at least."""
+        bounds = [teacher.max_in_flight for teacher in self._plan.config.teachers if teacher.max_in_flight]
+        return min([self._cluster.n_slots, *bounds])
+
+    def submit(self, i: int) -> PrefectDaskFuture[tuple[AnnotateReport, bool]] | None:
+        """Start a shard, unless there is no money for it now."""
+        if not self.purse.may_grant:
+            return None
+        self._cluster.connect()
+        n_expected = min(self.n_slots(), len(self.still_open))
+        grant = self.purse.grant(i, n_sharers=n_expected - self.purse.n_granted)
+        return annotate_shard.submit(self._plan, self._texts[i], grant, self._cluster.run_id, n_expected)
+
+    def keep(self, i: int, result: tuple[AnnotateReport, bool]) -> Iterable[int]:
+        """Note what came of a shard; the same shard again where texts are left that may still be asked."""
+        report, was_stopped = result
+        self.purse.settle(i, cost_of(report), is_short=report.n_left > 0 and not was_stopped)
+        self.reports[i] = report
         stop_if_failed("annotations", report.checks)
-        reports[i] = report
-        if report.n_left and has_bought:
-            stopped.append(i)
-        if purse.n_granted:
-            return ()
-        # Nobody holds a grant: shards that theirs stopped go on with what is left, as long as that buys replies.
-        again = list(stopped)
-        stopped.clear()
-        return again
+        if not report.n_left:
+            self.still_open.discard(i)
+        return (i,) if was_stopped or (report.n_left and self.purse.max_usd is not None) else ()
 
-    with watch.stage("annotate", sum(shard.rows for shard in texts), already=already):
-        run_window(submit, todo, n_slots, on_result, watch.tick)
-    if n_left := sum(report.n_left for report in reports.values()):
-        raise BudgetError(purse.spent_usd, purse.max_usd or 0.0, n_left)
-    return [reports[i] for i in range(len(texts))]
+    def give_up(self, i: int) -> None:
+        """Go on without a shard that failed."""
+        self.purse.forfeit(i)
+        self.still_open.discard(i)
 
 
 def cost_of(report: AnnotateReport) -> float:

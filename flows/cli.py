@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from candist_core.config import RunConfig, TeacherKind, load_config
-from candist_core.errors import BudgetError, CandistError, ConfigError, GateError, TransientError
+from candist_core.config import RunConfig, load_config
+from candist_core.errors import BudgetError, CandistError, ConfigError, GateError, StoreError, TransientError
+from candist_core.teacher_config import TeacherKind
 
 app = typer.Typer(
     name="candist",
@@ -24,6 +25,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Label texts with candidate sets from a language model, distil them into a small student, and publish.",
 )
+replies_app = typer.Typer(no_args_is_help=True, help="What the teacher answered.")
+app.add_typer(replies_app, name="replies")
 _out, _err = Console(), Console(stderr=True)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A run's YAML file; `candist init` writes one.")]
@@ -130,6 +133,44 @@ def status(config: ConfigPath, set_: Sets = None) -> None:
 
 
 @app.command()
+def verify(config: ConfigPath, set_: Sets = None) -> None:
+    """Derive a run's annotations from its kept replies again, offline, and compare. Sends and changes nothing.
+
+    Example: `candist verify candist.yaml`
+    """
+    from candist_core.stages.verify import verify_annotations
+
+    found = verify_annotations(load_config(config, tuple(set_ or ())))
+    left = f"; {found.n_shards_left} shards are not annotated yet" if found.n_shards_left else ""
+    if found.n_differing:
+        named = ", ".join(repr(doc_id) for doc_id in found.differing)
+        step = "run again to annotate them anew"
+        what = f"{found.n_differing:,} of {found.n_rows:,} rows that differ, the first are {named}{left}"
+        raise StoreError("stored annotations", what, "what the kept replies say", step)
+    _out.print(
+        f"{found.n_rows:,} rows of {found.n_shards} shards are what the kept replies say{left}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@replies_app.command("export")
+def export_replies(
+    config: ConfigPath,
+    out: Annotated[Path, typer.Option(help="File to write, JSON lines.")],
+    set_: Sets = None,
+) -> None:
+    """Write every kept reply as a recording that `teacher.kind=replay` reads.
+
+    Example: `candist replies export candist.yaml --out replies.jsonl`
+    """
+    from candist_core.stages.replies import export_replies as export
+
+    n = export(load_config(config, tuple(set_ or ())), out)
+    _out.print(f"wrote {n:,} replies to {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def show(version: VersionArg, endpoint_url: Endpoint = None, profile: Profile = None) -> None:
     """Print what a published version holds.
 
@@ -172,7 +213,7 @@ def labels(
 
 def _confirm_cost(settings: RunConfig, yes: bool) -> None:
     """Ask before a run that is estimated above the set sum."""
-    if yes or settings.teacher.kind is not TeacherKind.OPENAI:
+    if yes or not any(teacher.kind is TeacherKind.OPENAI for teacher in settings.teachers):
         return
     from candist_core.stages.estimate import estimate_run
     from flows.summary import print_estimate
@@ -209,7 +250,9 @@ def main() -> None:
     try:
         app()
     except CandistError as error:
-        _err.print(f"candist: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        # It may name a column of the corpus, and control characters of a corpus must not reach the terminal.
+        said = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(error))
+        _err.print(f"candist: {said}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(exit_code(error))
     except KeyboardInterrupt as error:
         _say_interrupted()

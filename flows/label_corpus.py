@@ -18,9 +18,9 @@ from prefect_dask.task_runners import PrefectDaskFuture
 from candist_core.config import RunConfig
 from candist_core.publish import Published
 from candist_core.reports import AnnotateReport, CheckResult, DistillReport, IngestReport, PredictReport, RunReports
-from candist_core.stages.annotate import plan_annotation
 from candist_core.stages.distill import find_student
 from candist_core.stages.ingest import find_ingested
+from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
 from flows.annotation import annotate_shards
 from flows.gate import stop_if_failed
@@ -121,7 +121,7 @@ def _distill(
         return ()
 
     with watch.stage("distill", n_seen, "reads"):
-        run_window(submit, [0], 1, keep, watch.tick)
+        run_window(submit, [0], lambda: 1, keep, watch.tick)
     return made[0]
 
 
@@ -148,7 +148,7 @@ def _predict(
 
     todo = [i for i in range(len(shards)) if i not in made]
     with watch.stage("predict", sum(report.annotations.rows for report in annotated), already=already):
-        run_window(submit, todo, cluster.n_slots, keep, watch.tick)
+        run_window(submit, todo, lambda: cluster.n_slots, keep, watch.tick)
     return [made[i] for i in range(len(shards))]
 
 

@@ -9,11 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from candist_core.card import escaped
 from candist_core.config import RunConfig
 from candist_core.publish import Manifest, Published
 from candist_core.reports import GoldReport
 from candist_core.stages.estimate import RunEstimate
 from candist_core.stages.status import RunStatus
+from candist_core.window import START
 
 Rows = list[tuple[str, str]]
 _WIDE = 120
@@ -76,8 +78,8 @@ def published_rows(published: Published) -> Rows:
 
 def summary_markdown(published: Published) -> str:
     """The summary as a Markdown table, for the artifact in Prefect."""
-    lines = [f"| {key} | {value} |" for key, value in published_rows(published)]
-    return "\n".join([f"## {published.manifest.dataset}", "", "| | |", "|---|---|", *lines])
+    lines = [f"| {escaped(key)} | {escaped(value)} |" for key, value in published_rows(published)]
+    return "\n".join([f"## {escaped(published.manifest.dataset)}", "", "| | |", "|---|---|", *lines])
 
 
 def print_summary(console: Console, published: Published) -> None:
@@ -104,14 +106,16 @@ def print_estimate(console: Console, config: RunConfig, expected: RunEstimate) -
     cost = (
         "no price known for the model, set budget.prices" if expected.cost_usd is None else _dollars(expected.cost_usd)
     )
+    measured = ", as kept replies measured" if calls.is_measured and calls.n_calls else ""
     rows = [
         ("texts", f"{expected.n_rows:,} rows, {expected.n_texts:,} distinct texts"),
         ("calls", f"{calls.n_calls:,} to make, {expected.n_kept:,} replies kept from earlier"),
-        ("tokens", f"about {calls.prompt_tokens:,} in, {calls.completion_tokens:,} out"),
+        ("tokens", f"about {calls.prompt_tokens:,} in, {calls.completion_tokens:,} out{measured}"),
         ("cost", f"{cost}" + ("" if expected.is_paid else f" (teacher {config.teacher.kind} is free)")),
         (
             "time",
-            f"about {_duration(calls.seconds)} for the replies at {config.teacher.max_in_flight} in flight, 1 s each",
+            f"about {_duration(calls.seconds)} for the replies at {config.teacher.max_in_flight or START} in flight, "
+            "1 s each",
         ),
     ]
     if config.budget.max_usd is not None:

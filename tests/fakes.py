@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from candist_core.ports import Reply, Request
+from candist_core.ports import Quotas, Reply, Request
 
 Body = Mapping[str, Any]
 
@@ -81,6 +81,9 @@ class ChatServer:
     `script` come first, one a request in the order of arrival. What was asked can be read at any time: `requests`
     (bodies), `headers`, `counts` (requests by a hash of their messages), `max_in_flight`.
 
+    `latency_s` may be a function of the body. `gate` may answer with a `Step` before any latency passes.
+    `headers_of` gives the headers of good answers.
+
     Tokens reported: one a character of prompt and reply, `cached_tokens` of the prompt as cached.
     """
 
@@ -88,10 +91,13 @@ class ChatServer:
         self,
         answer: Callable[[Body], str | Step] = first_label,
         *,
-        latency_s: float = 0.0,
+        latency_s: float | Callable[[Body], float] = 0.0,
         cached_tokens: int = 0,
+        gate: Callable[[Body], Step | None] = lambda body: None,
+        headers_of: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        self._answer, self._latency_s, self._cached_tokens = answer, latency_s, cached_tokens
+        self._headers_of = headers_of
+        self._answer, self._latency_s, self._cached_tokens, self._gate = answer, latency_s, cached_tokens, gate
         self._steps: deque[Step] = deque()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -132,14 +138,20 @@ class ChatServer:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if not body["messages"]:
+            # Some clients probe so for limits.
+            return web.json_response({"error": {"message": "no messages", "code": None}}, status=400)
         self.requests.append(body)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.counts[hashlib.sha256(json.dumps(body["messages"]).encode()).hexdigest()] += 1
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
-            if self._latency_s:
-                await asyncio.sleep(self._latency_s)
+            if (refusal := self._gate(body)) is not None:
+                return await self._respond(request, body, refusal)
+            latency_s = self._latency_s(body) if callable(self._latency_s) else self._latency_s
+            if latency_s:
+                await asyncio.sleep(latency_s)
             step = self._steps.popleft() if self._steps else self._answer(body)
             return await self._respond(request, body, step if isinstance(step, Step) else reply(step))
         finally:
@@ -166,7 +178,7 @@ class ChatServer:
         if step.kind == "status":
             error = {"error": {"message": step.text, "type": step.code, "code": step.code, "param": None}}
             return web.json_response(error, status=step.status, headers=step.headers)
-        return web.json_response(self._completion(body, step))
+        return web.json_response(self._completion(body, step), headers=self._headers_of())
 
     def _completion(self, body: Body, step: Step) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": step.text, "refusal": None}
@@ -177,6 +189,7 @@ class ChatServer:
             "prompt_tokens": prompt_tokens,
             "prompt_tokens_details": {"cached_tokens": min(self._cached_tokens, prompt_tokens)},
             "completion_tokens": len(step.text),
+            "total_tokens": prompt_tokens + len(step.text),
         }
         finish_reason = "stop" if step.code == "refusal" else step.code
         return {"choices": [{"index": 0, "message": message, "finish_reason": finish_reason}], "usage": usage}
@@ -189,6 +202,7 @@ class ScriptedTeacher:
     """
 
     name = "scripted:1"
+    quotas = Quotas()
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from candist_core.ports import Embedder, Reply, Request
+from candist_core.ports import Embedder, Quotas, Reply, Request
 from candist_core.spec import LabelSpec, Strategy, TaskSpec, canonical_json
 
 SCALE, KEEP_SHARE = 20.0, 0.3
@@ -55,6 +55,11 @@ class ZeroShotTeacher:
     def name(self) -> str:
         """`zeroshot:` and the encoder."""
         return f"zeroshot:{self._model}"
+
+    @property
+    def quotas(self) -> Quotas:
+        """None: nothing is asked over a network."""
+        return Quotas()
 
     async def ask(self, request: Request) -> Reply:
         """Rank the labels for the request's bare text; costs nothing and never abstains."""

@@ -1,83 +1,33 @@
 """Annotate: one shard of texts to candidate sets, checked, with every paid reply kept."""
 
 import asyncio
-import os
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import polars as pl
 
 from candist_core.annotate import Annotations, annotate
-from candist_core.budget import Allowance, Price, load_prices, price_of
-from candist_core.config import Location, OnFail, RunConfig, StoreConfig, TeacherKind
+from candist_core.budget import Allowance
+from candist_core.candidates import CandidateSet, Status
+from candist_core.config import OnFail, RunConfig
 from candist_core.edges.expectations import check_annotations, failing_rows
-from candist_core.edges.openai_teacher import open_openai_teacher
-from candist_core.edges.replay_teacher import ReplayTeacher, read_replies, replay_model
-from candist_core.edges.reply_log import StoreReplyLog
-from candist_core.edges.store import Store, open_store, read_uri
-from candist_core.errors import ConfigError, TeacherError
-from candist_core.ports import OnProgress, Teacher, ignore_progress
-from candist_core.prompt import Prompt, compile_prompt
-from candist_core.reports import AnnotateReport, CheckResult
-from candist_core.spec import fingerprint
+from candist_core.edges.redis_limit import open_redis_limit
+from candist_core.edges.store import Store, open_store
+from candist_core.ensemble import combine_teachers, is_unsure
+from candist_core.pace import whole
+from candist_core.ports import OnProgress, Progress, ShareOf, Teacher, ignore_progress
+from candist_core.reports import AnnotateReport, CheckResult, Usage
+from candist_core.stages.plan import Plan, Role
+from candist_core.stages.teachers import ApiKeys, open_reply_log, open_teacher
 from candist_core.tables import ANNOTATIONS, REJECTS, TableRef
-from candist_core.version import __version__
+from candist_core.teacher_config import Combine
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a run's shards are annotated: its settings and the compiled prompt."""
-
-    config: RunConfig
-    prompt: Prompt
-
-    def key(self, texts: TableRef) -> str:
-        """The key of one shard's annotations: its content, the prompt, the checks, this code."""
-        checks = self.config.checks.model_dump(mode="json")
-        spec = self.config.task.fingerprint
-        return fingerprint([texts.sha256, self.prompt.head.fingerprint, spec, checks, __version__])
-
-
-def plan_annotation(config: RunConfig) -> Plan:
-    """Compile the prompt once for a run.
-
-    Raises:
-        TeacherError: recorded replies that cannot be read.
-        ConfigError: a cap on spending for a model without a known price.
-    """
-    teacher = config.teacher
-    if teacher.kind is TeacherKind.REPLAY:
-        return Plan(
-            config, compile_prompt(config.task, teacher, replay_model(read_uri(_replies(config), TeacherError)))
-        )
-    if teacher.kind is TeacherKind.ZEROSHOT:
-        return Plan(config, compile_prompt(config.task, teacher, f"zeroshot:{teacher.model_name}"))
-    if config.budget.max_usd is not None and price_of_teacher(config) is None:
-        raise ConfigError(
-            "budget.max_usd",
-            f"no price for model {teacher.model_name!r}",
-            "one to hold the cap by",
-            "add it under budget.prices",
-        )
-    return Plan(config, compile_prompt(config.task, teacher))
-
-
-def price_of_teacher(config: RunConfig) -> Price | None:
-    """What the teacher's tokens cost; None when no price is known or none is asked."""
-    if config.teacher.kind is not TeacherKind.OPENAI:
-        return None
-    return price_of(config.teacher.model_name, load_prices(config.budget.prices))
-
-
-def _replies(config: RunConfig) -> Location:
-    return config.source.model_copy(update={"uri": config.teacher.replies_uri})
 
 
 def find_annotations(plan: Plan, texts: TableRef) -> AnnotateReport | None:
@@ -89,27 +39,39 @@ def annotate_shard(
     plan: Plan,
     texts: TableRef,
     allowance_usd: float | None = None,
-    in_flight: int | None = None,
+    share: ShareOf = whole,
     on_progress: OnProgress = ignore_progress,
+    api_keys: ApiKeys | None = None,
 ) -> AnnotateReport:
-    """Ask the teacher about every text of a shard that no kept reply answers, parse, check, write.
+    """Ask the teachers about every text of a shard that no kept reply answers, parse, check, write.
 
     Args:
         plan: from `plan_annotation`.
         texts: the shard, under `texts/1`.
         allowance_usd: what these requests may cost at most; no bound when None.
-        in_flight: requests under way at once; the teacher's setting when None.
-        on_progress: told at every flush.
+        share: this shard's part of the run's limits at any moment; 0.0 ends it.
+        on_progress: told about once a second.
+        api_keys: keys from Prefect Secret blocks, by name.
 
     Returns:
-        The shard's tables. With `n_left` above zero the allowance ended first and the shard is not done.
+        The shard's tables. With `n_left` above zero the allowance ended first, or the share, and it is not done.
     """
     if done := find_annotations(plan, texts):
         return done
     store = open_store(plan.config.store)
-    key, part = plan.key(texts), Path(texts.uri).stem
-    result = _run(_ask(plan, store, texts, part, allowance_usd, in_flight, on_progress))
-    frame, rejects, checks = _checked(result, texts.rows, plan)
+    key = plan.key(texts)
+    part, frame = Path(texts.uri).stem, store.read_table(texts)
+    doc_ids = frame["doc_id"].to_list()
+
+    def teacher_of(role: Role) -> Teacher:
+        return open_teacher(plan, role, store, part, doc_ids, api_keys)
+
+    shard = _Shard(plan, store, frame, part, teacher_of, allowance_usd, share, on_progress)
+    result = _run(shard.ask())
+    # A shard that nobody waits for any more need not be checked; it is not done either.
+    is_dropped = result.n_left and not share()
+    kept = result.annotations, result.rejects, ()
+    frame, rejects, checks = kept if is_dropped else _checked(result, texts.rows, plan)
     report = AnnotateReport(
         annotations=store.write_table(f"annotations/{key}.parquet", frame, ANNOTATIONS),
         rejects=store.write_table(f"annotations/{key}-rejects.parquet", rejects, REJECTS),
@@ -123,6 +85,13 @@ def annotate_shard(
     if not result.n_left and "transient" not in set(result.rejects["reason"]):
         store.mark_done("annotate", key, report)
     return report
+
+
+def derive(plan: Plan, texts: TableRef, part: str, teacher_of: Callable[[Role], Teacher]) -> pl.DataFrame:
+    """The shard's annotations from kept replies and such teachers; writes none."""
+    store = open_store(plan.config.store)
+    result = _run(_Shard(plan, store, store.read_table(texts), part, teacher_of).ask())
+    return _checked(result, texts.rows, plan)[0]
 
 
 def _checked(
@@ -140,80 +109,108 @@ def _checked(
     return kept, pl.concat([result.rejects, entries]), results
 
 
-def open_reply_log(plan: Plan, store: Store, part: str) -> StoreReplyLog:
-    """The log of everything that the plan's prompt was ever answered."""
-    return StoreReplyLog(store, plan.prompt.head.fingerprint, part, _spool_dir(store, plan.config.store))
+@dataclass
+class _Shard:
+    """One shard while its teachers are asked, one after the other."""
+
+    plan: Plan
+    store: Store
+    texts: pl.DataFrame
+    part: str
+    teacher_of: Callable[[Role], Teacher]
+    allowance_usd: float | None = None
+    share: ShareOf = whole
+    on_progress: OnProgress = ignore_progress
+    usage: Usage = field(default_factory=Usage)
+
+    async def ask(self) -> Annotations:
+        """Every teacher's answers, made one."""
+        answers: list[Annotations] = []
+        todo = self.texts
+        for role in self.plan.roles:
+            answers.append(await self._ask_one(role, todo))
+            self.usage += answers[-1].usage
+            if answers[-1].n_left:
+                break
+            if self._config.combine is Combine.CASCADE:
+                unsure = [
+                    row["doc_id"] for row in answers[-1].annotations.iter_rows(named=True) if is_unsure(_set_of(row))
+                ]
+                todo = todo.filter(pl.col("doc_id").is_in(unsure))
+        if len(self.plan.roles) == 1:
+            return answers[0]
+        return _combined(self.texts, answers, self._config, len(self.plan.roles))
+
+    @property
+    def _config(self) -> RunConfig:
+        return self.plan.config
+
+    async def _ask_one(self, role: Role, texts: pl.DataFrame) -> Annotations:
+        teacher = self.teacher_of(role)
+        log = open_reply_log(self.plan, role, self.store, self.part)
+        limit = open_redis_limit(role.teacher, must_answer=False)
+        try:
+            with closing(log):
+                return await annotate(
+                    texts,
+                    self._config.task,
+                    role.prompt,
+                    teacher,
+                    log,
+                    role.teacher,
+                    allowance=self._allowance(role),
+                    share=self.share,
+                    shared=limit,
+                    turns=self.plan.turns(role, texts),
+                    on_progress=self._tell,
+                    part=self.part,
+                )
+        finally:
+            await teacher.close()
+            if limit is not None:
+                await limit.close()
+
+    def _allowance(self, role: Role) -> Allowance | None:
+        if self.allowance_usd is None or role.price is None:
+            return None
+        return Allowance(self.allowance_usd - self.usage.cost_usd - self.usage.reused_usd, role.price)
+
+    def _tell(self, progress: Progress) -> None:
+        """Pass progress on; while later teachers read some texts again, all have been read once."""
+        done = progress.done if not self.usage.n_requests + self.usage.n_reused else self.texts.height
+        total, cost_usd = self.texts.height, progress.cost_usd + self.usage.cost_usd
+        self.on_progress(replace(progress, done=min(done, total), total=total, cost_usd=cost_usd))
 
 
-async def _ask(
-    plan: Plan,
-    store: Store,
-    texts: TableRef,
-    part: str,
-    allowance_usd: float | None,
-    in_flight: int | None,
-    on_progress: OnProgress,
-) -> Annotations:
-    config = plan.config
-    frame = store.read_table(texts)
-    teacher = _open_teacher(plan, frame["doc_id"].to_list())
-    log = open_reply_log(plan, store, part)
-    try:
-        with closing(log):
-            return await annotate(
-                frame,
-                config.task,
-                plan.prompt,
-                teacher,
-                log,
-                max_in_flight=in_flight or config.teacher.max_in_flight,
-                max_attempts=config.teacher.max_attempts,
-                allowance=_allowance(config, allowance_usd),
-                on_progress=on_progress,
-                part=part,
-            )
-    finally:
-        await teacher.close()
+def _set_of(row: Mapping[str, Any]) -> CandidateSet:
+    scores = None if row["scores"] is None else tuple(row["scores"])
+    return CandidateSet(tuple(row["candidates"]), scores, Status(row["status"]))
 
 
-def _allowance(config: RunConfig, usd: float | None) -> Allowance | None:
-    price = price_of_teacher(config)
-    return None if usd is None or price is None else Allowance(usd, price)
-
-
-def _open_teacher(plan: Plan, doc_ids: Sequence[str]) -> Teacher:
-    config = plan.config
-    if config.teacher.kind is TeacherKind.OPENAI:
-        return open_openai_teacher(config.teacher, load_prices(config.budget.prices))
-    if config.teacher.kind is TeacherKind.REPLAY:
-        return _open_replay(plan, doc_ids)
-    from candist_core.edges.zeroshot_teacher import ZeroShotTeacher
-    from candist_core.student.device import choose_device
-    from candist_core.student.encode import SentenceEmbedder
-
-    embed = SentenceEmbedder(config.teacher.model_name, choose_device(config.student.device))
-    return ZeroShotTeacher(config.task, embed, config.teacher.model_name)
-
-
-def _open_replay(plan: Plan, doc_ids: Sequence[str]) -> Teacher:
-    place = _replies(plan.config)
-    teacher = ReplayTeacher(read_replies(read_uri(place, TeacherError), place.uri), plan.prompt.head.model)
-    if missing := teacher.missing_replies(doc_ids):
-        raise TeacherError(
-            f"recorded replies {place.uri}",
-            f"none for {len(missing):,} of {len(doc_ids):,} texts of a shard, the first is {missing[0]!r}",
-            "one for every text",
-            "record the missing ones, or label with another teacher.kind",
+def _combined(texts: pl.DataFrame, answers: list[Annotations], config: RunConfig, n_roles: int) -> Annotations:
+    """One row a text from several teachers; none where an answer is still to come."""
+    rows_of: list[dict[str, dict[str, Any]]] = [
+        {row["doc_id"]: row for row in answer.annotations.iter_rows(named=True)} for answer in answers
+    ]
+    names = "+".join(dict.fromkeys(row["teacher"] for rows in rows_of for row in list(rows.values())[:1]))
+    rejects_of = {row[0]: row for answer in answers for row in answer.rejects.iter_rows()}
+    rows, rejects = [], []
+    for doc_id in texts["doc_id"]:
+        own = [rows[doc_id] for rows in rows_of if doc_id in rows]
+        sets = [_set_of(row) for row in own]
+        is_last = config.combine is Combine.CASCADE and sets and not is_unsure(sets[-1])
+        if len(sets) < n_roles and not is_last:
+            continue
+        found = combine_teachers(sets, config.task.label_names, config.combine, config.task.max_candidates)
+        if found.status is Status.FAILED:
+            rejects.append(rejects_of[doc_id])
+        rows.append(
+            (doc_id, found.labels, found.scores, str(found.status), f"{config.combine}:{names}", own[-1]["request_key"])
         )
-    return teacher
-
-
-def _spool_dir(store: Store, settings: StoreConfig) -> Path:
-    if settings.spool_dir:
-        return Path(settings.spool_dir)
-    if store.local_root is not None:
-        return store.local_root / "spool"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "candist" / "spool"
+    annotations = pl.DataFrame(rows, schema=ANNOTATIONS.columns, orient="row")
+    usage = sum((answer.usage for answer in answers), Usage())
+    reject_table = pl.DataFrame(rejects, schema=REJECTS.columns, orient="row")
+    return Annotations(annotations, reject_table, usage, texts.height - annotations.height)
 
 
 def _run(work: Coroutine[object, object, T]) -> T:

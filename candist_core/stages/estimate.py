@@ -1,19 +1,26 @@
 """Estimate: what a run would ask and pay, from its real prompts and the replies it already has. Sends nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from candist_core.budget import Estimate, estimate
-from candist_core.config import RunConfig, TeacherKind
+from candist_core.budget import Estimate, Price, estimate, measure
+from candist_core.config import RunConfig
 from candist_core.edges.store import open_store
-from candist_core.stages.annotate import open_reply_log, plan_annotation, price_of_teacher
+from candist_core.ports import Reply, Request
+from candist_core.reports import IngestReport
 from candist_core.stages.ingest import ingest_corpus
+from candist_core.stages.plan import Plan, Role, plan_annotation
+from candist_core.stages.teachers import open_reply_log
+from candist_core.teacher_config import Combine, TeacherKind, TeacherMode
+from candist_core.window import START
 
 _SAMPLE_ROWS = 1_000
+# CanDist's strong teachers are unsure of a tenth to a third of the texts.
+_UNSURE_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class RunEstimate:
-    """What a run would take. `n_texts` distinct texts, of which `n_kept` need no call; `calls` is about the rest."""
+    """What a run would take. `n_texts` distinct texts; `n_kept` requests need no call; `calls` is about the rest."""
 
     n_rows: int
     n_texts: int
@@ -28,23 +35,56 @@ class RunEstimate:
 
 
 def estimate_run(config: RunConfig) -> RunEstimate:
-    """Read the corpus into shards (the run will find them), look up kept replies, and foresee the rest."""
-    ingested, plan, store = ingest_corpus(config), plan_annotation(config), open_store(config.store)
-    log = open_reply_log(plan, store, "estimate")
-    n_kept, sample = 0, list[str]()
+    """Read the corpus into shards (the run will find them), look up kept replies, and foresee the rest.
+
+    Later teachers of a cascade are taken to read 30 % of the texts that the one before read.
+    """
+    ingested, plan = ingest_corpus(config), plan_annotation(config)
+    total, n_kept, part = Estimate(0, 0, 0, 0.0, 0.0, True), 0, 1.0
+    for role in plan.roles:
+        seen = _look(plan, role, ingested)
+        n_calls = max(0, int(part * seen.n_requests) - seen.n_kept)
+        total += _estimate_of(config, role, seen, n_calls)
+        n_kept += seen.n_kept
+        part *= _UNSURE_SHARE if config.combine is Combine.CASCADE else 1.0
+    is_paid = any(role.teacher.kind is TeacherKind.OPENAI for role in plan.roles)
+    return RunEstimate(ingested.n_rows, ingested.n_texts, n_kept, total, is_paid)
+
+
+@dataclass
+class _Seen:
+    """What one teacher would be asked: requests in all, those kept, and samples of both."""
+
+    n_requests: int = 0
+    n_kept: int = 0
+    sample: list[Request] = field(default_factory=list)
+    answered: list[tuple[Request, Reply]] = field(default_factory=list)
+
+
+def _look(plan: Plan, role: Role, ingested: IngestReport) -> _Seen:
+    store, seen = open_store(plan.config.store), _Seen()
+    log = open_reply_log(plan, role, store, "estimate")
     for shard in ingested.texts:
-        frame = store.read_table(shard)
-        n_kept += len(log.lookup(plan.prompt.request(doc_id, text).key for doc_id, text in frame.iter_rows()))
+        asked = [request for _, own in plan.requests(role, store.read_table(shard)) for request in own]
+        kept = log.lookup(request.key for request in asked)
         # A share of every shard, so that a corpus sorted by length is met in full.
-        n_wanted = -(-_SAMPLE_ROWS * shard.rows // ingested.n_texts)
-        sample += frame["text"].gather_every(max(1, shard.rows // n_wanted)).to_list()
-    calls = estimate(
-        plan.prompt,
+        every = max(1, len(asked) * ingested.n_texts // (_SAMPLE_ROWS * max(1, shard.rows)))
+        seen.sample += asked[::every]
+        seen.answered += [(request, kept[request.key]) for request in asked[::every] if request.key in kept]
+        seen.n_requests += len(asked)
+        seen.n_kept += len(kept)
+    return seen
+
+
+def _estimate_of(config: RunConfig, role: Role, seen: _Seen, n_calls: int) -> Estimate:
+    teacher = role.teacher
+    is_live = teacher.mode is TeacherMode.LIVE
+    return estimate(
+        seen.sample,
         config.task,
-        sample,
-        ingested.n_texts - n_kept,
-        price=price_of_teacher(config),
-        max_in_flight=config.teacher.max_in_flight,
+        n_calls,
+        price=role.price if teacher.kind is TeacherKind.OPENAI else Price(0.0, 0.0, 0.0),
+        max_in_flight=(teacher.max_in_flight or START) if is_live else max(1, n_calls),
+        reasons=teacher.reasoning,
+        measured=measure(seen.answered),
     )
-    is_paid = config.teacher.kind is TeacherKind.OPENAI
-    return RunEstimate(ingested.n_rows, ingested.n_texts, n_kept, calls, is_paid)

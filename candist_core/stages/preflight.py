@@ -2,29 +2,36 @@
 
 import os
 
-from candist_core.budget import load_prices
 from candist_core.columns import Columns
-from candist_core.config import RunConfig, TeacherKind
-from candist_core.edges.openai_teacher import open_openai_teacher
+from candist_core.config import RunConfig
+from candist_core.edges.openai_teacher import check_endpoint, usable_key
+from candist_core.edges.redis_limit import open_redis_limit
 from candist_core.edges.source import find_files, read_batches
 from candist_core.edges.store import Store
 from candist_core.errors import SourceError, StoreError
-from candist_core.stages.annotate import plan_annotation
+from candist_core.stages.plan import plan_annotation
 from candist_core.stages.publish import open_publish_store
+from candist_core.teacher_config import TeacherKind
 
 _PEEK_ROWS = 100
 
 
 def preflight(config: RunConfig) -> None:
-    """Look at corpus, recorded replies, key, price and the place to publish, without changing any.
+    """Look at corpus, recorded replies, keys, limits, prices and the place to publish, without changing any.
+
+    A key in a Prefect Secret block is looked for when the run has begun.
 
     Raises:
         BadInputError: the first that is not as a run needs it.
     """
     _peek(config)
     plan_annotation(config)
-    if config.teacher.kind is TeacherKind.OPENAI:
-        open_openai_teacher(config.teacher, load_prices(config.budget.prices))
+    for teacher in config.teachers:
+        if teacher.kind is TeacherKind.OPENAI:
+            check_endpoint(teacher)
+            if teacher.api_key_block is None:
+                usable_key(teacher, None)
+            open_redis_limit(teacher)
     _check_place(open_publish_store(config), config.dataset)
 
 

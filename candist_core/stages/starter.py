@@ -10,10 +10,11 @@ import polars as pl
 import yaml
 
 from candist_core.columns import Columns
-from candist_core.config import SourceConfig, TeacherKind, parse_config
+from candist_core.config import SourceConfig, parse_config
 from candist_core.edges.source import find_files, read_batches
 from candist_core.errors import ConfigError, SourceError
 from candist_core.spec import LabelSpec
+from candist_core.teacher_config import TeacherKind
 
 _TEXT_NAMES = ("text", "body", "message", "content", "sentence", "review", "question", "document", "title")
 _PEEK_ROWS = 200

@@ -1,14 +1,26 @@
 import json
+from dataclasses import replace
 from importlib import resources
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from candist_core.budget import Allowance, Estimate, Price, cost_usd, estimate, load_prices, price_of
-from candist_core.config import PriceConfig, TeacherConfig
+from candist_core.budget import (
+    Allowance,
+    Estimate,
+    Price,
+    cost_usd,
+    estimate,
+    load_prices,
+    measure,
+    price_of,
+    prompt_bytes,
+)
+from candist_core.ports import Reply
 from candist_core.prompt import compile_prompt
-from candist_core.spec import LabelSpec, Strategy, TaskSpec
+from candist_core.spec import LabelSpec, Strategy, TaskSpec, canonical_json
+from candist_core.teacher_config import PriceConfig, TeacherConfig
 
 SPEC = TaskSpec(labels=(LabelSpec(name="spam"), LabelSpec(name="ham")))
 
@@ -73,19 +85,22 @@ def test_granted_and_spent_money_never_exceeds_the_cap(steps):
         assert allowance.n_reserved == len(granted)
 
 
+def asked(*texts, spec=SPEC, config=TeacherConfig()):  # noqa: B008
+    prompt = compile_prompt(spec, config)
+    return [prompt.request(str(i), text) for i, text in enumerate(texts)]
+
+
 def test_an_estimate_counts_a_token_for_four_bytes_of_prompt():
-    prompt = compile_prompt(SPEC, TeacherConfig())
-    none = estimate(prompt, SPEC, [], 1, price=None, max_in_flight=1)
-    longer = estimate(prompt, SPEC, ["x" * 400], 1, price=None, max_in_flight=1)
-    markers = len(prompt.request("a", "").user)
-    assert longer.prompt_tokens - none.prompt_tokens == pytest.approx((400 + markers) / 4, abs=1)
+    short, long = (estimate(asked("x" * n), SPEC, 1, price=None, max_in_flight=1) for n in (0, 400))
+    assert long.prompt_tokens - short.prompt_tokens == 100
+    (request,) = asked("")
+    head = len((request.head.system + canonical_json(request.head.response_format)).encode())
+    assert short.prompt_tokens == pytest.approx((head + len(request.user)) / 4, abs=10)
 
 
-def test_an_estimate_is_proportional_to_the_number_of_texts():
-    prompt = compile_prompt(SPEC, TeacherConfig())
-    price = Price(1, 1, 1)
-    one = estimate(prompt, SPEC, ["hello"], 1, price=price, max_in_flight=10, latency_s=2.0)
-    many = estimate(prompt, SPEC, ["hello"], 1000, price=price, max_in_flight=10, latency_s=2.0)
+def test_an_estimate_is_proportional_to_the_number_of_calls():
+    settings = {"price": Price(1, 1, 1), "max_in_flight": 10, "latency_s": 2.0}
+    one, many = (estimate(asked("hello"), SPEC, n, **settings) for n in (1, 1000))
     assert (many.n_calls, many.prompt_tokens) == (1000, 1000 * one.prompt_tokens)
     assert many.cost_usd == pytest.approx(1000 * one.cost_usd)
     assert many.seconds == pytest.approx(1000 * 2.0 / 10)
@@ -93,23 +108,52 @@ def test_an_estimate_is_proportional_to_the_number_of_texts():
 
 
 def test_an_unknown_price_gives_an_estimate_without_a_cost():
-    prompt = compile_prompt(SPEC, TeacherConfig())
-    assert estimate(prompt, SPEC, ["hello"], 3, price=None, max_in_flight=1).cost_usd is None
+    assert estimate(asked("hello"), SPEC, 3, price=None, max_in_flight=1).cost_usd is None
 
 
 def test_an_estimate_of_no_texts_is_all_zero():
-    prompt = compile_prompt(SPEC, TeacherConfig())
-    assert estimate(prompt, SPEC, [], 0, price=Price(1, 1, 1), max_in_flight=1) == Estimate(0, 0, 0, 0.0, 0.0)
+    assert estimate([], SPEC, 0, price=Price(1, 1, 1), max_in_flight=1) == Estimate(0, 0, 0, 0.0, 0.0)
 
 
 def test_replies_are_never_estimated_longer_than_the_longest_answer():
     spec = SPEC.model_copy(update={"labels": (LabelSpec(name="a" * 200), LabelSpec(name="b" * 200))})
-    prompt = compile_prompt(spec, TeacherConfig(max_tokens=8))
-    assert estimate(prompt, spec, ["x"], 2, price=None, max_in_flight=1).completion_tokens == 16
+    sample = asked("x", spec=spec, config=TeacherConfig(max_tokens=8))
+    assert estimate(sample, spec, 2, price=None, max_in_flight=1).completion_tokens == 16
 
 
 def test_single_annotation_is_estimated_with_shorter_replies_than_candidate_sets():
     spec = SPEC.model_copy(update={"strategy": Strategy.SA})
-    sa = estimate(compile_prompt(spec, TeacherConfig()), spec, ["x"], 100, price=None, max_in_flight=1)
-    ca = estimate(compile_prompt(SPEC, TeacherConfig()), SPEC, ["x"], 100, price=None, max_in_flight=1)
+    sa = estimate(asked("x", spec=spec), spec, 100, price=None, max_in_flight=1)
+    ca = estimate(asked("x"), SPEC, 100, price=None, max_in_flight=1)
     assert sa.completion_tokens < ca.completion_tokens
+
+
+def test_reasoning_and_examples_make_an_estimate_longer():
+    plain = estimate(asked("x"), SPEC, 10, price=None, max_in_flight=1)
+    thinking = estimate(asked("x"), SPEC, 10, price=None, max_in_flight=1, reasons=True)
+    assert thinking.completion_tokens - plain.completion_tokens == 600
+    shown = [replace(request, turns=(("u" * 40, "a" * 40),)) for request in asked("x")]
+    assert estimate(shown, SPEC, 10, price=None, max_in_flight=1).prompt_tokens - plain.prompt_tokens == 200
+
+
+def test_an_estimate_goes_by_what_kept_replies_measured():
+    (request,) = asked("hello")
+    n_bytes = prompt_bytes(request)
+    reply = Reply(
+        request.key, "0", "x", "stop", prompt_tokens=n_bytes // 2, cached_tokens=n_bytes // 4, completion_tokens=7
+    )
+    measured = measure([(request, reply), (request, replace(reply, prompt_tokens=0))])
+    found = estimate([request], SPEC, 100, price=Price(2, 1, 4), max_in_flight=1, measured=measured)
+    assert found.prompt_tokens == pytest.approx(100 * (n_bytes // 2), rel=0.01)
+    assert found.completion_tokens == 700
+    # Half of the prompt at two dollars, half at one, and seven tokens of answer at four.
+    assert found.cost_usd == pytest.approx((found.prompt_tokens * 1.5 + 700 * 4) / 1e6, rel=0.01)
+    assert found.is_measured
+
+
+def test_a_cap_bears_the_bytes_of_every_example():
+    allowance, (plain,) = Allowance(1.0, Price(1, 1, 1)), asked("x")
+    own = replace(plain, turns=(("u" * 100, "a" * 50),))
+    shared = replace(plain, head=replace(plain.head, turns=(("u" * 100, "a" * 50),), fingerprint="other"))
+    for request in (own, shared):
+        assert allowance.bound_usd(request) - allowance.bound_usd(plain) >= 150 / 1e6

@@ -20,8 +20,8 @@ def test_the_least_configuration_is_enough():
 
 
 def test_an_unknown_key_names_the_nearest_valid_one():
-    assert "unknown key 'teacher.modle'" in sentence(MINIMAL, teacher={"modle": "m"})
-    assert "did you mean 'model'?" in sentence(MINIMAL, teacher={"modle": "m"})
+    assert "unknown key 'teacher.modell'" in sentence(MINIMAL, teacher={"modell": "m"})
+    assert "did you mean 'model'?" in sentence(MINIMAL, teacher={"modell": "m"})
     assert "valid keys here: name, description, examples" in sentence(
         MINIMAL, task={"labels": [{"name": "a", "zzzz": 1}, {"name": "b"}]}
     )
@@ -95,3 +95,10 @@ def test_the_form_has_no_unions_of_models():
 def test_a_configuration_survives_yaml():
     config = parse_config(MINIMAL)
     assert parse_config(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))) == config
+
+
+def test_a_password_in_the_base_url_is_refused_and_not_shown():
+    with pytest.raises(ConfigError, match="a user or password in base_url") as caught:
+        parse_config(MINIMAL | {"teacher": {"base_url": "http://me:hidden@127.0.0.1:8000/v1"}})
+    assert "hidden" not in str(caught.value)
+    assert caught.value.__context__ is None

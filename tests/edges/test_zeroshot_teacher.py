@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from candist_core.candidates import Status
-from candist_core.config import TeacherConfig
 from candist_core.edges.zeroshot_teacher import ZeroShotTeacher, describe_label, label_probs, rank_candidates
 from candist_core.errors import StudentError
 from candist_core.parse import parse_reply
 from candist_core.prompt import compile_prompt
 from candist_core.spec import LabelSpec, Strategy, TaskSpec
+from candist_core.teacher_config import TeacherConfig
 
 AXES = ["lost", "card", "fee", "slow"]
 

@@ -26,7 +26,11 @@ from candist_core.config import Location, RunConfig
 from candist_core.edges.store import open_store
 from candist_core.errors import BudgetError, GateError, TeacherError
 from candist_core.publish import list_versions, read_labels, read_manifest
+from candist_core.stages.annotate import annotate_shard
+from candist_core.stages.ingest import find_ingested
+from candist_core.stages.plan import plan_annotation
 from flows.label_corpus import label_corpus
+from flows.runner import make_cluster
 from tests.fakes import ChatServer, status, user_text
 from tests.flows.corpora import demo_config, demo_labels, demo_replies, demo_rows, write_config, write_jsonl
 
@@ -243,6 +247,102 @@ def test_a_wrong_endpoint_is_one_sentence_with_no_key_in_it(tmp_path, monkeypatc
     assert last.startswith("candist: teacher")
     assert "teacher.base_url" in last
     assert not (tmp_path / "published").exists()
+
+
+def live_config(folder: Path, server: ChatServer, **changes: dict[str, Any]) -> RunConfig:
+    """400 texts in 20 shards, slowly answered by a live endpoint, on two worker processes."""
+    teacher = {
+        "kind": "openai", "model": "m", "base_url": server.base_url, "replies_uri": None,
+        "api_key_env": "TEST_KEY", "max_in_flight": 4,
+    }  # fmt: skip
+    groups = {"source": {"shard_rows": 20}, "compute": {"workers": 2, "processes": True}, "teacher": teacher}
+    merged = {group: {**groups.get(group, {}), **changes.get(group, {})} for group in groups | changes}
+    return demo_config(folder, n=400, epochs=1, **merged)
+
+
+def test_a_refused_key_in_one_shard_stops_all_of_them_at_once_with_one_sentence(tmp_path, prefect_server, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "sk-not-to-be-seen")
+    said = answers_by_text(400)
+    refused = demo_rows(400)[30]["text"]
+
+    def answer(body: dict[str, Any]) -> Any:
+        return status(401, code="invalid_api_key") if user_text(body) == refused else said[user_text(body)]
+
+    with ChatServer(answer=answer, latency_s=0.2) as server:
+        with pytest.raises(TeacherError) as caught:
+            label_corpus(live_config(tmp_path, server, source={"shard_rows": 200}))
+        asked = len(server.requests)
+        assert 20 < asked < 120, "the other shard alone has 200"
+        assert server.max_in_flight <= 4, "over both workers"
+        time.sleep(2)
+        assert len(server.requests) == asked, "nothing is paid for after the end"
+    assert "sk-not" not in str(caught.value)
+    assert not (tmp_path / "published").exists()
+
+
+def test_a_run_that_fails_leaves_nothing_on_a_cluster_of_someone_else(tmp_path, prefect_server):
+    with make_cluster(workers=2, processes=False) as cluster:
+        config = demo_config(tmp_path, n=60, compute={"address": cluster.scheduler_address})
+        write_jsonl(tmp_path / "replies.jsonl", demo_replies(50))
+        with pytest.raises(TeacherError, match="none for 10 of 60 texts"):
+            label_corpus(config)
+        leases = cluster.scheduler.extensions["semaphores"]
+        assert (leases.max_leases, dict(leases.leases)) == ({}, {})
+        assert len(cluster.scheduler.workers) == 2
+
+
+def test_after_a_cap_the_texts_left_are_counted_right_and_their_shards_never_start(
+    tmp_path, prefect_server, monkeypatch
+):
+    monkeypatch.setenv("TEST_KEY", "k")
+    said = answers_by_text(400)
+    price = {"model": "m", "input_usd": 1.0, "output_usd": 1.0}
+    with ChatServer(answer=lambda body: said[user_text(body)]) as server:
+        config = live_config(tmp_path, server, budget={"max_usd": 0.05, "prices": [price]}, teacher={"max_tokens": 64})
+        with pytest.raises(BudgetError) as caught:
+            label_corpus(config)
+        assert 0 < len(server.requests) < 100
+        assert caught.value.n_left == len(set(said)) - len(server.requests)
+        assert caught.value.spent_usd <= 0.05
+    started = {path.name for path in (tmp_path / "work" / "annotations").glob("*.parquet")}
+    assert len(started) / 2 < 10, "a table and its rejects for each shard that was started"
+
+
+@pytest.mark.parametrize("processes", [True, False])
+def test_ctrl_c_while_annotating_sends_nothing_more_and_loses_no_reply(tmp_path, monkeypatch, processes):
+    monkeypatch.setenv("TEST_KEY", "k")
+    said = answers_by_text(400)
+    with ChatServer(answer=lambda body: said[user_text(body)], latency_s=0.2) as server:
+        config = live_config(tmp_path, server, compute={"processes": processes})
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "run", str(write_config(tmp_path, config)), "--yes"],
+            cwd=Path(__file__).parents[2],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 90
+        while len(server.requests) < 60 and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(3)
+        asked = len(server.requests)
+        said_last = process.communicate(timeout=60)[0].strip().splitlines()[-1]
+        assert process.returncode == 130
+        assert said_last == "candist: interrupted; what is done is kept, run again to go on"
+        time.sleep(1)
+        assert len(server.requests) == asked < 150
+        assert processes_of(process.pid) == []
+        patient = config.teacher.model_copy(update={"max_in_flight": 64})
+        plan = plan_annotation(config.model_copy(update={"teacher": patient}))
+        for shard in find_ingested(config).texts:
+            annotate_shard(plan, shard)
+        assert len(server.counts) == 400
+        assert len(server.requests) <= 400 + 4, "only what was under way at the stop is asked again"
 
 
 def processes_of(session: int) -> list[str]:

@@ -1,0 +1,93 @@
+"""How one request gets its reply: attempts, waits between them, and when to give up. Times are seconds.
+
+A `TransientError` uses up an attempt. A refusal for the rate uses up none: the request is put off and its slot is free
+for another.
+"""
+
+import asyncio
+from collections import Counter
+
+from candist_core.errors import RateLimitedError, RowError, TeacherError, TransientError
+from candist_core.pace import Pace, Patience, Sent
+from candist_core.ports import Reply, Request, Teacher
+
+# So many requests given up with no answer between them are the endpoint's fault and not theirs.
+_MAX_DRY = 8
+
+
+class Asker:
+    """Asks a teacher until it answers, for all slots of one call.
+
+    `n_slots` requests are under way at first; with `is_known` the endpoint has answered before.
+    """
+
+    def __init__(
+        self, teacher: Teacher, pace: Pace, *, max_attempts: int, n_slots: int, is_known: bool, patience: Patience
+    ) -> None:
+        self._teacher, self.pace = teacher, pace
+        self._max_attempts, self._patience = max_attempts, patience
+        self._n_slots, self._is_known = n_slots, is_known
+        self._n_dry = 0
+        self._n_attempts: Counter[str] = Counter()
+        self._n_refused: Counter[str] = Counter()
+
+    async def ask(self, request: Request) -> Reply | None:
+        """One request's reply, after as many attempts as it takes; None when the run wants nothing sent any more.
+
+        Raises:
+            RateLimitedError: refused for the rate; ask again in `put_off_s`.
+            RowError: the endpoint refuses this request for good, or its attempts are used up.
+            TeacherError: the teacher says so, or the first requests used up their attempts and none was answered.
+            TransientError: the endpoint fell silent, or refuses everything for its rate for too long.
+        """
+        while (sent := await self.pace.ready(request)) is not None:
+            try:
+                reply = await self._teacher.ask(request)
+            except RateLimitedError as error:
+                self._is_known = True
+                self._n_refused[request.key] += 1
+                self.pace.refused(sent, error, self._teacher.quotas)
+                raise
+            except TransientError as error:
+                self.pace.failed()
+                self._n_attempts[request.key] += 1
+                if (n_attempts := self._n_attempts[request.key]) >= self._max_attempts:
+                    raise self._given_up(error) from error
+                await asyncio.sleep(self._patience.backoff_s(request.key, n_attempts, error.retry_after_s))
+            except RowError:
+                self._note_answer(sent, None)
+                raise
+            except BaseException:
+                self.pace.failed()
+                raise
+            else:
+                self._note_answer(sent, reply)
+                return reply
+        return None
+
+    @property
+    def breath_s(self) -> float:
+        """How long a slot holds still after a refusal."""
+        return self._patience.breath_s
+
+    def put_off_s(self, request: Request, error: RateLimitedError) -> float:
+        """How long a refused request waits: what the endpoint asks for, or longer each time."""
+        return self._patience.backoff_s(request.key, self._n_refused[request.key], error.retry_after_s)
+
+    def _note_answer(self, sent: Sent, reply: Reply | None) -> None:
+        self._n_dry, self._is_known = 0, True
+        self.pace.answered(sent, reply, self._teacher.quotas)
+
+    def _given_up(self, error: TransientError) -> RowError | TransientError | TeacherError:
+        """What to make of a request without attempts left: its own fault, or the endpoint's."""
+        self._n_dry += 1
+        if self._n_dry < (_MAX_DRY if self._is_known else min(self._n_slots, _MAX_DRY)):
+            return RowError("transient", str(error))
+        if self._is_known:
+            return TransientError(error.what, f"no answer to {self._n_dry} requests in a row, last: {error.detail}")
+        return TeacherError(
+            f"teacher {self._teacher.name} at {error.what}",
+            f"no answer to the first {self._n_dry} requests in {self._max_attempts} attempts each ({error.detail})",
+            "an endpoint that answers chat completions",
+            "check that it runs and that teacher.base_url is right, then run again",
+        )

@@ -1,0 +1,133 @@
+"""The plan of a run's annotation: its teachers, their compiled prompts, the examples they are shown."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from candist_core.budget import Price, load_prices, price_of
+from candist_core.config import Location, RunConfig
+from candist_core.edges.replay_teacher import replay_model
+from candist_core.edges.shots_source import read_shots
+from candist_core.edges.store import read_uri
+from candist_core.errors import ConfigError, TeacherError
+from candist_core.ports import Request
+from candist_core.prompt import Prompt, Turn, compile_prompt, render_turns
+from candist_core.questions import Questions
+from candist_core.shorten import shorten
+from candist_core.shots import NearestShots, Shot, shared_shots, shots_fingerprint
+from candist_core.spec import fingerprint
+from candist_core.tables import TableRef
+from candist_core.teacher_config import BudgetConfig, ShotChoice, TeacherConfig, TeacherKind, TeacherMode
+from candist_core.version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One teacher of a plan with the prompt that it is given."""
+
+    teacher: TeacherConfig
+    prompt: Prompt
+    price: Price | None
+
+    @property
+    def name(self) -> str:
+        """The teacher's name, as it stands in the annotations."""
+        kind = self.teacher.kind
+        return f"openai:{self.teacher.model_name}" if kind is TeacherKind.OPENAI else self.prompt.head.model
+
+    @property
+    def questions(self) -> Questions:
+        """How texts become requests to this teacher."""
+        return Questions(self.prompt, self.teacher)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a run's shards are annotated. `pool` holds the labelled texts from which each text gets its nearest."""
+
+    config: RunConfig
+    roles: tuple[Role, ...]
+    pool: tuple[Shot, ...] = ()
+
+    def key(self, texts: TableRef) -> str:
+        """The key of one shard's annotations: its content, all that is asked about it, the checks, this code."""
+        asked = [
+            [role.prompt.head.fingerprint, role.teacher.samples, role.teacher.max_text_tokens, role.teacher.truncate]
+            for role in self.roles
+        ]
+        shots = shots_fingerprint(self.pool, self.config.shots) if self.pool else None
+        checks = self.config.checks.model_dump(mode="json")
+        spec = self.config.task.fingerprint
+        return fingerprint([texts.sha256, asked, self.config.combine, shots, spec, checks, __version__])
+
+    def turns(self, role: Role, texts: pl.DataFrame) -> Mapping[str, tuple[Turn, ...]]:
+        """The examples of each text's own, by doc_id; of a whole shard at once, or they may change a little."""
+        if not self.pool:
+            return {}
+        from candist_core.student.device import choose_device
+        from candist_core.student.encode import SentenceEmbedder
+
+        embed = SentenceEmbedder(self.config.shots.encoder, choose_device(self.config.student.device))
+        own = render_turns(self.config.task, self.pool, role.teacher.reasoning)
+        rows = NearestShots(self.pool, embed, self.config.shots.n).rows(texts["text"].to_list())
+        return {doc_id: tuple(own[i] for i in row) for doc_id, row in zip(texts["doc_id"], rows, strict=True)}
+
+    def requests(self, role: Role, texts: pl.DataFrame) -> Iterator[tuple[str, Sequence[Request]]]:
+        """All that one teacher is asked about a shard, by doc_id."""
+        return role.questions.of(texts, self.turns(role, texts))
+
+
+def plan_annotation(config: RunConfig) -> Plan:
+    """Compile the prompts once for a run.
+
+    Raises:
+        TeacherError: recorded replies that cannot be read.
+        ConfigError: a cap on spending for a model without a known price, labelled examples that cannot be used.
+    """
+    shots = read_shots(config.shots, config.source, config.task.label_names)
+    shared = shared_shots(shots, config.shots, config.seed)
+    pool = shots if config.shots.choice is ShotChoice.NEAREST else ()
+    roles = tuple(_role(config, teacher, shared, pool) for teacher in config.teachers)
+    return Plan(config, roles, _cut(pool, config.teacher))
+
+
+def replies_of(config: RunConfig, teacher: TeacherConfig) -> Location:
+    """Where a replay teacher's recorded replies lie, reached as the corpus is."""
+    return config.source.model_copy(update={"uri": teacher.replies_uri})
+
+
+def price_of_teacher(teacher: TeacherConfig, budget: BudgetConfig) -> Price | None:
+    """What a teacher's tokens cost, less the discount of batches; None when no price is known or none is asked."""
+    if teacher.kind is not TeacherKind.OPENAI:
+        return None
+    price = price_of(teacher.model_name, load_prices(budget.prices))
+    if price is None or teacher.mode is TeacherMode.LIVE:
+        return price
+    part = 1 - budget.batch_discount
+    return Price(price.input_usd * part, price.cached_usd * part, price.output_usd * part)
+
+
+def _role(config: RunConfig, teacher: TeacherConfig, shared: Sequence[Shot], pool: Sequence[Shot]) -> Role:
+    price = price_of_teacher(teacher, config.budget)
+    if teacher.kind is TeacherKind.OPENAI and config.budget.max_usd is not None and price is None:
+        found, step = f"no price for model {teacher.model_name!r}", "add it under budget.prices"
+        raise ConfigError("budget.max_usd", found, "one to hold the cap by", step)
+    model = None
+    if teacher.kind is TeacherKind.REPLAY:
+        model = replay_model(read_uri(replies_of(config, teacher), TeacherError))
+    elif teacher.kind is TeacherKind.ZEROSHOT:
+        model = f"zeroshot:{teacher.model_name}"
+    return Role(
+        teacher,
+        compile_prompt(config.task, teacher, model, _cut(shared, teacher), has_own_turns=bool(pool)),
+        price,
+    )
+
+
+def _cut(shots: Sequence[Shot], teacher: TeacherConfig) -> tuple[Shot, ...]:
+    """Examples no longer than the texts may be."""
+    limit = teacher.max_text_tokens
+    return tuple(
+        shot if limit is None else Shot(shorten(shot.text, limit, teacher.truncate), shot.label) for shot in shots
+    )
