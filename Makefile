@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check unit bench lock clean
+.PHONY: help demo test test-full check unit bench bench-peers lock clean
 
 help:
 	@echo "make demo    label the sample corpus and publish a version (all set-up included)"
@@ -15,7 +15,8 @@ help:
 	@echo "make test-full  the same with the long forms: 20 kills"
 	@echo "make check   format, lint, types, import arrows, doctests"
 	@echo "make unit    the tests that take no server"
-	@echo "make bench   the annotation stage beside bare clients"
+	@echo "make bench   the annotation stage beside bare clients, at endpoints that misbehave, and its memory"
+	@echo "make bench-peers  other labelling tools against the same server"
 	@echo "make lock    write requirements.lock anew"
 
 $(READY): requirements.lock pyproject.toml
@@ -48,6 +49,13 @@ test-full: check
 
 bench: $(READY)
 	@$(BIN)/python -m tests.benchmarks.bench_annotate
+	@$(BIN)/python -m tests.benchmarks.bench_annotate --cases slow_tail random_429 rpm_cap rpm_told poison
+	@$(BIN)/python -m tests.benchmarks.bench_annotate --rows 3000 --latency-s 0.002 --in-flight 64
+	@$(BIN)/python -m tests.benchmarks.bench_memory --texts 1000000
+
+# Each peer in a virtual environment of its own, outside the lock.
+bench-peers: $(READY)
+	@$(BIN)/python -m tests.benchmarks.bench_peers
 
 # The environment that the lock describes, built from pyproject.toml's ranges; torch is pinned to one release.
 lock:

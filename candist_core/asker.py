@@ -4,7 +4,6 @@ A `TransientError` uses up an attempt. A refusal for the rate uses up none: the 
 for another.
 """
 
-import asyncio
 from collections import Counter
 
 from candist_core.errors import RateLimitedError, RowError, TeacherError, TransientError
@@ -49,16 +48,16 @@ class Asker:
                 self.pace.refused(sent, error, self._teacher.quotas)
                 raise
             except TransientError as error:
-                self.pace.failed()
+                self.pace.failed(sent, error)
                 self._n_attempts[request.key] += 1
                 if (n_attempts := self._n_attempts[request.key]) >= self._max_attempts:
                     raise self._given_up(error) from error
-                await asyncio.sleep(self._patience.backoff_s(request.key, n_attempts, error.retry_after_s))
+                await self.pace.rest(self._patience.backoff_s(request.key, n_attempts, error.retry_after_s))
             except RowError:
                 self._note_answer(sent, None)
                 raise
             except BaseException:
-                self.pace.failed()
+                self.pace.failed(sent)
                 raise
             else:
                 self._note_answer(sent, reply)
@@ -71,8 +70,10 @@ class Asker:
         return self._patience.breath_s
 
     def put_off_s(self, request: Request, error: RateLimitedError) -> float:
-        """How long a refused request waits: what the endpoint asks for, or longer each time."""
-        return self._patience.backoff_s(request.key, self._n_refused[request.key], error.retry_after_s)
+        """How long a refused request waits: what the endpoint asks for; where it does not say, longer each time."""
+        if error.retry_after_s is not None:
+            return error.retry_after_s
+        return self._patience.backoff_s(request.key, self._n_refused[request.key])
 
     def _note_answer(self, sent: Sent, reply: Reply | None) -> None:
         self._n_dry, self._is_known = 0, True

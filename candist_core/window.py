@@ -60,11 +60,12 @@ class Window:
         self._max = self.bound or _MAX
         self.size = self.bound or START
 
-    def set_bound(self, now: float, bound: int) -> None:
+    def set_bound(self, bound: int) -> None:
         """Go on below another bound; where the window stood at the old one, it goes along."""
         if bound != self._max:
-            self._resize(now, bound if self.size >= self._max else min(self.size, bound))
+            self.size = bound if self.size >= self._max else min(self.size, bound)
             self._max, self._before = bound, None
+            self._start_round(None)
 
     def left(self, n_in_flight: int) -> None:
         """Note that one more is under way."""
@@ -81,23 +82,24 @@ class Window:
         self._latencies.append(latency_s)
         if len(self._latencies) >= self.size and now > self._started_at:
             self._judge(now, len(self._latencies) / (now - self._started_at), statistics.median(self._latencies))
-            self._started_at, self._was_full = now if self._changed_at < now else None, False
-            self._latencies.clear()
 
     def _judge(self, now: float, rate: float, latency_s: float) -> None:
         self._fastest_s = max(min(latency_s, self._fastest_s * _FORGET), _MIN_LATENCY_S)
-        self._n_slow = self._n_slow + 1 if latency_s > _SLOW * self._fastest_s else 0
+        self._n_slow = self._n_slow + 1 if self._was_full and latency_s > _SLOW * self._fastest_s else 0
         if self._before is not None:
             self._conclude(now, rate, latency_s)
         elif self._n_slow > 1 and self.size > 1:
             self._try(now, self.size // 2, rate)
         elif self._rest:
             self._rest -= 1
+            self._start_round(now)
         elif self._was_full and self.size < self._max:
             self._try(now, min(self._max, max(self.size + 1, int(self.size * _GROWTH))), rate)
+        else:
+            self._start_round(now)
 
     def _try(self, now: float, size: int, rate: float) -> None:
-        self._before, self._n_slow = (self.size, rate), 0
+        self._before = self.size, rate
         self._resize(now, size)
 
     def _conclude(self, now: float, rate: float, latency_s: float) -> None:
@@ -105,9 +107,24 @@ class Window:
         assert self._before is not None
         (size, old_rate), self._before = self._before, None
         has_followed = abs(rate / old_rate - 1) >= _HELP * abs(self.size / size - 1)
-        is_growth = self.size > size
-        ...
+        if self.size < size:
+            self._rest = _REST_ROUNDS
+            if has_followed:
+                self._fastest_s = max(latency_s, _MIN_LATENCY_S)
+                self._resize(now, size)
+                return
+        elif has_followed:
+            self._next_rest = _REST_ROUNDS
+        else:
+            self._rest, self._next_rest = self._next_rest, min(2 * self._next_rest, _MAX_REST_ROUNDS)
+            self._resize(now, size)
+            return
+        self._start_round(now)
 
     def _resize(self, now: float, size: int) -> None:
-        self.size, self._changed_at, self._started_at = size, now, None
+        self.size, self._changed_at, self._n_slow = size, now, 0
+        self._start_round(None)
+
+    def _start_round(self, at: float | None) -> None:
+        self._started_at, self._was_full = at, False
         self._latencies.clear()

@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 from candist_core.errors import RateLimitedError, TransientError
 from candist_core.ports import Quota, Quotas, Reply, Request
 
-# A refusal comes back at once.
-_ROUND_TRIP_S = 0.002
-
 
 class Gate:
     """Lets requests in, or raises what they get instead."""
@@ -30,7 +27,7 @@ class Gate:
 class Endpoint:
     """A teacher behind gates. It notes when requests came (`asked_at`) and when answers left (`answered_at`).
 
-    `latency_s` is a number, or a function of chance and of how many are under way.
+    `latency_s` is a number, or a function of chance and of how many are under way; a refusal takes `trip_s` alone.
     """
 
     name = "simulated:1"
@@ -40,10 +37,12 @@ class Endpoint:
         *gates: Gate,
         latency_s: float | Callable[[random.Random, int], float] = 0.2,
         seed: int = 0,
+        trip_s: float = 0.002,
+        jitter_s: float = 0.0,
         tokens: tuple[int, int] = (10, 2),
     ) -> None:
         self._gates, self._latency_s, self._tokens = gates, latency_s, tokens
-        self._random = random.Random(seed)
+        self._random, self._trip_s, self._jitter_s, self._arrives_at = random.Random(seed), trip_s, jitter_s, 0.0
         self.quotas = Quotas()
         self.asked_at: list[float] = []
         self.answered_at: list[float] = []
@@ -58,7 +57,7 @@ class Endpoint:
 
     def per_s(self, since: float = 0.0, until: float = float("inf")) -> float:
         """Answers a second, from the first request on or within bounds."""
-        times = [at for at in self.answered_at if since <= at <= until]
+        times = [at for at in self.answered_at if since <= at <= until] or [float("inf")]
         return len(times) / (min(until, times[-1]) - max(since, self.asked_at[0]))
 
     async def ask(self, request: Request) -> Reply:
@@ -67,26 +66,29 @@ class Endpoint:
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
-            await asyncio.sleep(
-                min(_ROUND_TRIP_S, self._latency_s) if isinstance(self._latency_s, float) else _ROUND_TRIP_S
-            )
+            await self._travel()
             self._enter()
             try:
                 latency_s = self._latency_s
-                await asyncio.sleep(
-                    latency_s if isinstance(latency_s, float) else latency_s(self._random, self.in_flight)
-                )
-                self.answered_at.append(time.monotonic())
+                await asyncio.sleep(latency_s(self._random, self.in_flight) if callable(latency_s) else latency_s)
             finally:
                 for gate in self._gates:
                     gate.leave(time.monotonic())
+            self.answered_at.append(time.monotonic())
         finally:
+            await asyncio.sleep(self._trip_s / 2)
             self.in_flight -= 1
         prompt, completion = self._tokens
         return Reply(
             request.key, request.doc_id, '{"candidates": ["spam"]}', "stop",
             prompt_tokens=prompt, completion_tokens=completion, cost_usd=0.0,
         )  # fmt: skip
+
+    async def _travel(self) -> None:
+        """On the way requests keep their order, up to the jitter."""
+        now = time.monotonic()
+        self._arrives_at = max(now + self._trip_s / 2, self._arrives_at + 1e-6)
+        await asyncio.sleep(self._arrives_at - now + self._jitter_s * self._random.random())
 
     def _enter(self) -> None:
         now = time.monotonic()

@@ -37,6 +37,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _LINE = TypeAdapter(Reply)
 _FIELDS = tuple(field.name for field in fields(Reply))
 _values_of = attrgetter(*_FIELDS)
+# A few shards' worth; more are read back from the store.
+_MAX_OWN_ROWS = 20_000
 
 
 class StoreReplyLog:
@@ -57,6 +59,8 @@ class StoreReplyLog:
         self._spool_path: Path | None = None
         self._pending: dict[str, Reply] = {}
         self._n_chunks = 0
+        # Chunks written here, so that merging them reads none back.
+        self._own: dict[str, pl.DataFrame] = {}
         # `_appending` guards spool and pending for an instant, `_flushing` one write to the store at a time.
         self._appending, self._flushing = Lock(), Lock()
 
@@ -109,8 +113,7 @@ class StoreReplyLog:
         chunks = [path for path in self._paths() if own.fullmatch(path)]
         if len(chunks) > 1:
             with ThreadPoolExecutor(READERS) as readers:
-                parts = list(zip(chunks, readers.map(self._read, chunks), strict=True))
-            frames = [_rows(data, path) for path, data in parts if data is not None]
+                frames = [frame for frame in readers.map(self._frame, chunks) if frame is not None]
             # None are left when another process has just closed the same part.
             if frames:
                 self._write_table(pl.concat(frames).unique("request_key", keep="first", maintain_order=True))
@@ -121,6 +124,13 @@ class StoreReplyLog:
                 self._spool_path.unlink(missing_ok=True)
                 os.close(self._spool)
                 self._spool = self._spool_path = None
+
+    def _frame(self, path: str) -> pl.DataFrame | None:
+        """A chunk's rows, from memory where it was written here of late; None when it is gone."""
+        if (frame := self._own.get(path)) is not None:
+            return frame
+        data = self._read(path)
+        return None if data is None else _rows(data, path)
 
     def _paths(self) -> list[str]:
         return [path for path in self._store.list_paths(self._folder) if path.endswith(".parquet")]
@@ -174,6 +184,8 @@ class StoreReplyLog:
     def _write_table(self, frame: pl.DataFrame) -> None:
         path = f"{self._folder}/{self._part}-{self._n_chunks:06d}-{secrets.token_hex(4)}.parquet"
         self._store.write_table(path, frame, REPLIES)
+        if sum(map(len, self._own.values())) < _MAX_OWN_ROWS:
+            self._own[path] = frame
         self._index.add(path, frame["request_key"])
         self._n_chunks += 1
 

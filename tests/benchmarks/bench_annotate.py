@@ -154,6 +154,8 @@ def measure(client: Client, url: str, texts: Sequence[str], in_flight: int) -> t
     receiving, sending = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.Process(target=_measured, args=(sending, client, url, texts, in_flight))
     process.start()
+    # With its own end closed here, a client that dies ends the wait.
+    sending.close()
     found: tuple[float, float, int] = receiving.recv()
     process.join()
     return found
@@ -201,7 +203,10 @@ def compare(case: str | None, texts: Sequence[str], in_flight: int, options: arg
         wall, cpu, n_ok, requests = (statistics.median(column) for column in zip(*runs, strict=True))
         rate, cost = len(texts) / wall, 1000 * cpu / len(texts)
         label = f"{case}, {name}" if case else name
-        print(f"| {in_flight} | {label} | {rate:.0f} | {cost:.2f} | {requests:.0f} | {n_ok:.0f} |", flush=True)
+        print(
+            f"| {in_flight} | {label} | {rate:.{1 if case else 0}f} | {cost:.2f} | {requests:.0f} | {n_ok:.0f} |",
+            flush=True,
+        )
     ours.send(False)
     server.join()
 

