@@ -189,10 +189,9 @@ def compare(case: str | None, texts: Sequence[str], in_flight: int, options: arg
     server = multiprocessing.Process(target=serve, args=(options.latency_s, theirs, case), daemon=True)
     server.start()
     url = ours.recv()
-    # A bare loop without retries loses rows where the endpoint refuses; it would be no measure there.
-    clients = {
-        name: client for name, client in CLIENTS.items() if not (case and client is plain and case != "slow_tail")
-    }
+    # Bare loops without retries lose rows where the endpoint refuses; they would be no measure there.
+    bare = (plain, openai_over_aiohttp) if case and case != "slow_tail" else ()
+    clients = {name: client for name, client in CLIENTS.items() if client not in bare}
     results: dict[str, list[tuple[float, float, int, int]]] = {name: [] for name in clients}
     for _ in range(options.runs):
         for name, client in clients.items():
