@@ -12,12 +12,11 @@ is `abstained`. Invariant: only known labels come out, each once, and equal repl
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from candist_core.candidates import CandidateSet, Status
+from candist_core.names import MAX_NAME, Names, loosen, names_of, says_none
 from candist_core.spec import TaskSpec
 
 _REFUSED_REASONS = frozenset({"content_filter", "refusal", "safety"})
@@ -33,7 +32,6 @@ _ANSWER_KEYS = (
     "predictions", "prediction",
 )  # fmt: skip
 _SCORE_KEYS = ("score", "confidence", "probability")
-_NONE = frozenset({"none", "null", "n/a", "no label"})
 
 _THOUGHT = r"(?:[a-z]{1,12}:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis)\s{0,3}>"
 # Tags of DeepSeek and Qwen, of Magistral, of Kimi, and of OpenAI's open-weight models.
@@ -55,7 +53,6 @@ _OPEN_ANSWER = re.compile(
 _QUOTED = re.compile(
     r"""(?:("(?:[^"\\\n]|\\.){0,250}")|'((?:[^'\\\n]|\\.){0,250})'|\u201c([^\u201d\n]{0,250})\u201d)(?!\s{0,9}:)|(\])"""
 )
-_NUMBERING = re.compile(r"^\s*(?:[-*\u2022#>]+|\(?\d{1,3}[.):]|\(?[a-z][.)])\s+", re.IGNORECASE)
 _LEAD = re.compile(
     r"^[\s*_#>`\"]*(?:my |the )?(?:best |final |correct )?(?:labels?|answers?|candidates?|category)[\s*_`\"]*"
     r"(?::|\bis\b|\bare\b)[\s*_`]*",
@@ -63,19 +60,12 @@ _LEAD = re.compile(
 )
 _COMMAS, _WORDS_BETWEEN = re.compile("[,;|]"), re.compile(r"\b(?:and|or)\b", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-z][^<>]{0,40}>", re.IGNORECASE)
-# What may stand around the words of a name. Not + # % < >, since "C" is not "C++" and "<5" is not ">5".
-_BLANKS = re.compile(
-    r"[\s\x00-\x1f\x7f-\x9f_\-.,;:!?&'\"`*()\[\]{}/\\|~"
-    r"\u00a1\u00ab\u00b4\u00b7\u00bb\u00bf\u060c\u061b\u061f\u2010-\u201f\u2022\u2212\u3001\u3002\u300c-\u300f\u3010\u3011]+"
-)
-_MINUS = re.compile(r"(?<!\w)[-\u2212](?=\d)")
-# Soft hyphen, zero-width and bidirectional marks, variation selectors, byte order mark.
-_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe0e\ufe0f\ufeff]")
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 
 # Bounds on work, in characters. An answer is short; what makes a reply long is prose before it or a loop after it, so
 # its beginning and its end are read. Whole JSON is read to the end of what any model can write.
-_MAX_WHOLE, _MAX_SEARCHED, _MAX_PROSE, _MAX_OPEN, _MAX_NAME = 1_000_000, 100_000, 20_000, 10_000, 1_000
-_MAX_ITEMS, _MAX_FAILED_STARTS, _MAX_DEPTH = 1_000, 32, 8
+_MAX_WHOLE, _MAX_SEARCHED, _MAX_PROSE, _MAX_OPEN = 1_000_000, 100_000, 20_000, 10_000
+_MAX_ITEMS, _MAX_FAILED_STARTS, _MAX_DEPTH, _MAX_NESTING = 1_000, 32, 8, 64
 
 _decoder = json.JSONDecoder(strict=False)
 Items = list[tuple[str, float | None]]
@@ -100,11 +90,11 @@ def parse_reply(spec: TaskSpec, reply: str, finish_reason: str = "stop") -> Cand
     """
     if finish_reason.casefold() in _REFUSED_REASONS:
         return CandidateSet(status=Status.REFUSED)
-    names = _names(spec.label_names)
+    names = names_of(spec.label_names)
     text = reply.strip("\ufeff \t\r\n")
     items = _whole_answer(text, names)
     if items is None:
-        text = _shortened(_without_thoughts(text), _MAX_SEARCHED)
+        text = _shallow(_shortened(_without_thoughts(text), _MAX_SEARCHED))
         is_cut = finish_reason.casefold() in _CUT_REASONS and reply[-1:].isalnum()
         items = _searched_answer(text.strip(), names, is_cut)
     if items is None:
@@ -112,61 +102,19 @@ def parse_reply(spec: TaskSpec, reply: str, finish_reason: str = "stop") -> Cand
     return _to_set(items[:_MAX_ITEMS], names)
 
 
-class _Names(NamedTuple):
-    """Ways to write the labels: as they are, in any case, and loosely where that tells them apart."""
-
-    exact: frozenset[str]
-    folded: dict[str, str]
-    loose: dict[str, str]
-
-    def resolve(self, name: str) -> str | None:
-        """The label that a name stands for."""
-        if name in self.exact:
-            return name
-        if (label := self.folded.get(name.strip().casefold())) is not None:
-            return label
-        bare = _NUMBERING.sub("", name)
-        # In the order of likelihood, each once: looking a name up costs microseconds.
-        for spelling in dict.fromkeys((name, bare, bare.partition("(")[0], bare.partition(":")[0])):
-            if len(spelling) <= _MAX_NAME and (label := self.loose.get(_loosen(spelling))) is not None:
-                return label
-        return None
-
-
-@lru_cache(maxsize=64)
-def _names(labels: tuple[str, ...]) -> _Names:
-    loose: dict[str, list[str]] = {}
-    for label in labels:
-        loose.setdefault(_loosen(label), []).append(label)
-    # Labels that differ only by punctuation are told apart by their exact spelling alone.
-    one_way = {key: found[0] for key, found in loose.items() if key and len(found) == 1}
-    return _Names(frozenset(labels), {label.strip().casefold(): label for label in labels}, one_way)
-
-
-def _loosen(name: str) -> str:
-    seen = _INVISIBLE.sub("", unicodedata.normalize("NFKC", name)).casefold()
-    # A sign is kept as a word: with labels -1 and +1 a plain 1 is neither.
-    return " ".join(_BLANKS.sub(" ", _MINUS.sub(" minus ", seen)).lstrip(" #").split())
-
-
-def _to_set(items: Items, names: _Names) -> CandidateSet:
+def _to_set(items: Items, names: Names) -> CandidateSet:
     found: dict[str, float | None] = {}
     for name, score in items:
         if (label := names.resolve(name)) is not None:
             found.setdefault(label, score)
     if not found:
-        is_none = all(_says_none(name) for name, _ in items)
+        is_none = all(says_none(name) for name, _ in items)
         return CandidateSet(status=Status.ABSTAINED if is_none else Status.UNPARSED)
     scores = tuple(score for score in found.values() if score is not None)
     return CandidateSet(tuple(found), scores if len(scores) == len(found) else None, Status.OK)
 
 
-def _says_none(name: str) -> bool:
-    bare = name.strip()
-    return not bare or bare.rstrip(".").casefold() in _NONE
-
-
-def _whole_answer(text: str, names: _Names) -> Items | None:
+def _whole_answer(text: str, names: Names) -> Items | None:
     """The answer of a reply that is JSON and nothing else, in a code fence or as a JSON string if need be."""
     if fenced := _FENCE.fullmatch(text):
         text = fenced[1]
@@ -176,7 +124,7 @@ def _whole_answer(text: str, names: _Names) -> Items | None:
     return _answer_in(_decode(value) if isinstance(value, str) else value, names)
 
 
-def _searched_answer(text: str, names: _Names, is_cut: bool) -> Items | None:
+def _searched_answer(text: str, names: Names, is_cut: bool) -> Items | None:
     """The answer of a reply that holds JSON somewhere, or none at all."""
     answer, rest = _last_answer(text, names)
     if answer is None:
@@ -203,15 +151,32 @@ def _shortened(text: str, n_chars: int) -> str:
     return text if len(text) <= n_chars else f"{text[: n_chars // 2]}\n{text[-n_chars // 2 :]}"
 
 
+def _shallow(text: str) -> str:
+    """The text up to where it nests deeper than any answer does, which is where a model began to loop.
+
+    Without a bound of our own, what can be read would hang on how much of Python's stack the caller has used.
+    """
+    if text.count("[") + text.count("{") <= _MAX_NESTING:
+        return text
+    depth = 0
+    for match in _BRACKET.finditer(text):
+        depth = depth + 1 if match[0] in "[{" else max(depth - (match[0] in "]}"), 0)
+        if depth > _MAX_NESTING:
+            return text[: match.start()]
+    return text
+
+
 def _decode(text: str) -> Any:
-    """The text as JSON, None where it is none."""
+    """The text as JSON, None where it is none or nests deeper than any answer does."""
+    if len(_shallow(text)) < len(text):
+        return None
     try:
         return _decoder.decode(text)
     except (ValueError, RecursionError):
         return None
 
 
-def _last_answer(text: str, names: _Names) -> tuple[Items | None, str]:
+def _last_answer(text: str, names: Names) -> tuple[Items | None, str]:
     """The items of the last answer that stands in the text as JSON, and the text without whole JSON."""
     answer: Items | None = None
     is_keyed, answer_end, position = False, 0, 0
@@ -230,7 +195,7 @@ def _last_answer(text: str, names: _Names) -> tuple[Items | None, str]:
     return answer, "\n".join([*rest, text[position:]])
 
 
-def _is_answer(items: Items, text: str, start: int, names: _Names) -> bool:
+def _is_answer(items: Items, text: str, start: int, names: Names) -> bool:
     """Whether a list is an answer: it names a label, as the number of a footnote does not, and is no step to one."""
     key = _KEY_BEFORE.search(text, max(0, start - 60), start)
     is_another = key is not None and key[1].casefold() not in _ANSWER_KEYS
@@ -256,7 +221,7 @@ def _json_values(text: str) -> Iterator[tuple[int, int, Any]]:
         yield start, position, value
 
 
-def _answer_in(value: Any, names: _Names, depth: int = 0) -> Items | None:
+def _answer_in(value: Any, names: Names, depth: int = 0) -> Items | None:
     """The (name, score) pairs that a JSON value holds; None when it is no answer at all."""
     if depth > _MAX_DEPTH:
         return None
@@ -275,7 +240,7 @@ def _answer_in(value: Any, names: _Names, depth: int = 0) -> Items | None:
     return next((items for items in wrapped if items is not None), None)
 
 
-def _wrapped(value: Any, names: _Names, depth: int) -> Items | None:
+def _wrapped(value: Any, names: Names, depth: int) -> Items | None:
     """The answer under a key that is no answer key: only an object with such a key, or several in a list."""
     if not isinstance(value, list) or depth > _MAX_DEPTH:
         return _answer_in(value, names, depth) if isinstance(value, dict) else None
@@ -283,7 +248,7 @@ def _wrapped(value: Any, names: _Names, depth: int) -> Items | None:
     return [item for items in answers for item in items] if answers else None
 
 
-def _named(value: Any, names: _Names, depth: int, score: float | None = None) -> Items | None:
+def _named(value: Any, names: Names, depth: int, score: float | None = None) -> Items | None:
     """What stands behind an answer key."""
     if value is None:
         return []
@@ -295,11 +260,11 @@ def _named(value: Any, names: _Names, depth: int, score: float | None = None) ->
     if isinstance(value, str) and names.resolve(value) is None:
         if value[:1] in ("[", "{") and (decoded := _decode(value)) is not None:
             return _answer_in(decoded, names, depth + 1)
-        return [(name, None) for name in _names_in(value[:_MAX_NAME], names)] or [(value, None)]
+        return [(name, None) for name in _names_in(value[:MAX_NAME], names)] or [(value, None)]
     return [(str(value), score)]
 
 
-def _listed(values: Iterable[Any], names: _Names, depth: int) -> Items:
+def _listed(values: Iterable[Any], names: Names, depth: int) -> Items:
     items: Items = []
     for entry in values:
         if isinstance(entry, dict | list):
@@ -323,7 +288,7 @@ def _finite(value: Any) -> float | None:
     return float(value) if is_number and abs(value) < 1e6 and math.isfinite(value) else None
 
 
-def _open_answer(text: str, names: _Names) -> Items | None:
+def _open_answer(text: str, names: Names) -> Items | None:
     """Quoted names behind the last answer key of JSON that does not parse, or of a list that was cut."""
     begin = 0 if text.startswith("[") else None
     for match in _OPEN_ANSWER.finditer(text):
@@ -342,7 +307,7 @@ def _open_answer(text: str, names: _Names) -> Items | None:
     return items if any(names.resolve(name) for name, _ in items) else None
 
 
-def _names_in(prose: str, names: _Names, is_cut: bool = False) -> list[str]:
+def _names_in(prose: str, names: Names, is_cut: bool = False) -> list[str]:
     """Names written as lines or between commas: after the last "answer:" if there are some, else anywhere."""
     if found := _UNREAD_JSON.search(prose):
         prose, is_cut = prose[: found.start()], False
@@ -352,12 +317,12 @@ def _names_in(prose: str, names: _Names, is_cut: bool = False) -> list[str]:
         pieces = [piece for line in lines[begin:] for piece in _pieces(_LEAD.sub("", line), names)]
         if is_cut and pieces and _may_go_on(pieces[-1], names):
             pieces.pop()
-        if named := [piece for piece in pieces if names.resolve(piece) or (_says_none(piece) and piece.strip())]:
+        if named := [piece for piece in pieces if names.resolve(piece) or (says_none(piece) and piece.strip())]:
             return named
     return []
 
 
-def _pieces(line: str, names: _Names) -> Iterator[str]:
+def _pieces(line: str, names: Names) -> Iterator[str]:
     """The parts of a line that may be names; a label may itself hold a comma or an "and"."""
     if names.resolve(line) is not None:
         yield line
@@ -366,7 +331,7 @@ def _pieces(line: str, names: _Names) -> Iterator[str]:
         yield from [part] if names.resolve(part) is not None else _WORDS_BETWEEN.split(part)
 
 
-def _may_go_on(piece: str, names: _Names) -> bool:
+def _may_go_on(piece: str, names: Names) -> bool:
     """Whether a piece at the end of a cut reply may be the beginning of a longer label."""
-    begun = _loosen(piece)
-    return any(label != begun and label.startswith(begun) for label in map(_loosen, names.exact))
+    begun = loosen(piece)
+    return any(label != begun and label.startswith(begun) for label in map(loosen, names.exact))

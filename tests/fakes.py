@@ -153,9 +153,12 @@ class ChatServer:
             if latency_s:
                 await asyncio.sleep(latency_s)
             step = self._steps.popleft() if self._steps else self._answer(body)
-            return await self._respond(request, body, step if isinstance(step, Step) else reply(step))
+            if isinstance(step, Step):
+                return await self._respond(request, body, step)
         finally:
             self.in_flight -= 1
+        # After the count, since a client that has its answer may ask again before this function goes on.
+        return await self._respond(request, body, reply(step))
 
     async def _respond(self, request: web.Request, body: Body, step: Step) -> web.StreamResponse:
         if step.kind == "hang":

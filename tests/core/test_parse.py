@@ -1,12 +1,14 @@
 """No reply raises, and only known labels come out."""
 
+import inspect
 import json
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from candist_core.candidates import Status
+from candist_core.candidates import CandidateSet, Status
 from candist_core.parse import parse_reply
 from candist_core.spec import TaskSpec
 
@@ -182,6 +184,16 @@ def test_each_reply_has_its_status(reply, finish_reason, status):
     found = parse_reply(SPEC, reply, finish_reason)
     assert found.status is status
     assert found.labels == (("outage",) if status is Status.OK else ())
+
+
+@pytest.mark.parametrize("n_nested", [20, 30, 60, 200])
+def test_a_nested_reply_means_the_same_however_deep_in_the_program_it_is_read(n_nested):
+    reply = '[{"label":' * n_nested + '"outage"' + "}]" * n_nested
+
+    def below(n_frames: int) -> CandidateSet:
+        return below(n_frames - 1) if n_frames else parse_reply(SPEC, reply)
+
+    assert below(sys.getrecursionlimit() - len(inspect.stack()) - 200) == parse_reply(SPEC, reply)
 
 
 def test_a_cut_name_that_may_be_a_shorter_label_does_not_count():
