@@ -131,10 +131,10 @@ async def stage(url: str, texts: Sequence[str], in_flight: int) -> int:
     config = TeacherConfig(base_url=url, max_in_flight=in_flight)
     frame = pl.DataFrame({"doc_id": [str(i) for i in range(len(texts))], "text": texts})
     teacher, prompt = OpenAITeacher(config, "none", None), compile_prompt(SPEC, config)
-    with tempfile.TemporaryDirectory() as folder:
-        log = StoreReplyLog(open_store(Location(uri=folder)), prompt.head.fingerprint, "0", Path(folder) / "spool")
-        result = await annotate(frame, SPEC, prompt, teacher, log, config)
-        log.close()
+    folder = tempfile.mkdtemp()
+    log = StoreReplyLog(open_store(Location(uri=folder)), prompt.head.fingerprint, "0", Path(folder) / "spool")
+    result = await annotate(frame, SPEC, prompt, teacher, log, config)
+    log.close()
     await teacher.close()
     assert result.annotations.height == len(texts)
     return len(texts) - result.rejects.height
@@ -152,16 +152,19 @@ CLIENTS: dict[str, Client] = {
 def measure(client: Client, url: str, texts: Sequence[str], in_flight: int) -> tuple[float, float, int]:
     """Wall and CPU seconds of one run and its rows, in a fresh process so that no client warms another."""
     receiving, sending = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=_measured, args=(sending, client, url, texts, in_flight))
-    process.start()
-    # With its own end closed here, a client that dies ends the wait.
-    sending.close()
-    found: tuple[float, float, int] = receiving.recv()
-    process.join()
+    with tempfile.TemporaryDirectory() as folder:
+        process = multiprocessing.Process(target=_measured, args=(sending, client, url, texts, in_flight, folder))
+        process.start()
+        # With its own end closed here, a client that dies ends the wait.
+        sending.close()
+        found: tuple[float, float, int] = receiving.recv()
+        process.join()
     return found
 
 
-def _measured(sending: Connection, client: Client, url: str, texts: Sequence[str], in_flight: int) -> None:
+def _measured(sending: Connection, client: Client, url: str, texts: Sequence[str], in_flight: int, folder: str) -> None:
+    # Removed by the parent: taking the folder away again is no part of asking.
+    tempfile.tempdir = folder
     # Imports and the first request's set-up are no part of the rate.
     asyncio.run(client(url, ["warm up"], 1))
     gc.collect()
