@@ -260,6 +260,23 @@ def live_config(folder: Path, server: ChatServer, **changes: dict[str, Any]) -> 
     return demo_config(folder, n=400, epochs=1, **merged)
 
 
+def start_candist(config_path: Path, *options: str) -> subprocess.Popen[str]:
+    """`candist run` as a terminal would start it: in a session of its own, and with Ctrl-C heard.
+
+    A shell lets what it starts in the background ignore SIGINT, and children inherit that.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run", str(config_path), *options],
+        cwd=Path(__file__).parents[2],
+        env={name: value for name, value in os.environ.items() if not name.startswith("PREFECT")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
 def test_a_refused_key_in_one_shard_stops_all_of_them_at_once_with_one_sentence(tmp_path, prefect_server, monkeypatch):
     monkeypatch.setenv("TEST_KEY", "sk-not-to-be-seen")
     said = answers_by_text(400)
@@ -314,16 +331,7 @@ def test_ctrl_c_while_annotating_sends_nothing_more_and_loses_no_reply(tmp_path,
     said = answers_by_text(400)
     with ChatServer(answer=lambda body: said[user_text(body)], latency_s=0.2) as server:
         config = live_config(tmp_path, server, compute={"processes": processes})
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "run", str(write_config(tmp_path, config)), "--yes"],
-            cwd=Path(__file__).parents[2],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        process = start_candist(write_config(tmp_path, config), "--yes")
         deadline = time.monotonic() + 90
         while len(server.requests) < 60 and process.poll() is None:
             assert time.monotonic() < deadline
@@ -357,16 +365,7 @@ def processes_of(session: int) -> list[str]:
 
 def test_ctrl_c_is_one_line_and_leaves_no_process(tmp_path):
     config = demo_config(tmp_path, n=60, epochs=200, compute={"workers": 2, "processes": True})
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "run", str(write_config(tmp_path, config))],
-        cwd=Path(__file__).parents[2],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process = start_candist(write_config(tmp_path, config))
     assert process.stdout is not None
     said = ""
     while "check:" not in said:
