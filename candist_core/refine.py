@@ -1,28 +1,31 @@
-"""Training targets for a student that learns from candidate label sets.
+"""What a student that learns from candidate label sets is to learn in one epoch, by every rule alike.
 
-n texts, k labels. S is the candidate mask, (n, k) bool; R the rank table, (n, k), 0 for the teacher's first label;
-W what the candidates weigh before the student is heard, (n, k), zero outside S; P what the student believes,
-(n, k), rows sum to one; Q what it is trained towards, (n, k). Every method stands behind `refine`.
-Invariant: a row of Q sums to one if its text has a target and is zero throughout if not; mass lies inside S,
-save in rescued rows, which are one-hot on the label the student is sure of.
+n texts, k labels. S is the candidate mask, (n, k) bool; W what the candidates weigh before the student is heard,
+(n, k), zero outside S; P what the student believes, (n, k), rows sum to one; Q what its loss is taken against,
+(n, k). Every rule stands behind `refine(answers, recipe, memory)`.
+Invariant: a text without a target is zero throughout in Q; held-out texts have none, open ones none before they are
+rescued; under cross-entropy rows of Q sum to one and lie inside S, save smoothed rows and rescued ones, which are
+one-hot on the label that the student is sure of.
 
-The distribution refinery (dr) follows CanDist with two changes. A cap on the share of each class that may be
-dropped: without it, a refinery that starts before the student fits 77 classes lost whole classes for good (0.65
-against 0.84 test accuracy on synthetic truth). And the teacher's order counts: the paper takes sets as unordered.
+The distribution refinery (dr) follows CanDist with our changes, each a switch. A cap on the share of each class that
+may be dropped: without it, a refinery that starts before the student fits 77 classes lost whole classes for good
+(0.65 against 0.84 test accuracy on synthetic truth). A warm-up that ends by itself. And the teacher's order may
+count: the paper takes sets as unordered.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from candist_core.config import Method, StudentConfig
-from candist_core.errors import EmptyCandidateSetError
-
-NEXT_PLACE = 1 / 3
-"""How probable the teacher's next label is beside the one before it. Gold gave its first of two labels 0.76 to
-0.81 on TREC, Banking77 and the sample corpus."""
+from candist_core.answers import Answers
+from candist_core.losses import Loss
+from candist_core.memory import Memory
+from candist_core.places import answer_likelihood
+from candist_core.recipe import Recipe, Rule
+from candist_core.reliability import dropped_rows, outside_set, reliable_rows, small_loss_rows
+from candist_core.targets import rank_weights, refine_targets, sharpen_targets, smooth_targets, uniform_targets
 
 Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]
@@ -32,235 +35,161 @@ Mask = NDArray[np.bool_]
 class Targets:
     """What the student is to learn in one epoch.
 
-    `Q` is (n, k) float32, `kept` (n,) bool the texts with a target, `reliable` (n,) bool those sharpened.
+    `loss` says how `Q`, (n, k) float32, and `power`, (n,) float32, are read (see `candist_core.losses`). `kept`,
+    (n,) bool, are the texts with a target, `reliable` those sharpened, `rescued` those given the student's label.
     """
 
+    loss: Loss
     Q: NDArray[np.float32]
+    power: NDArray[np.float32]
     kept: Mask
     reliable: Mask
+    rescued: Mask
 
 
-def refine(
-    P: Floats | None, S: Mask, settings: StudentConfig, epoch: int, ranks: NDArray[np.integer] | None = None
-) -> Targets:
-    """Targets for one epoch by the method that `settings` name.
-
-    uniform gives every candidate the same mass throughout. proden and dr start from W and then weigh it with the
-    student's belief; once `warmup_epochs` have passed, dr also drops, sharpens and rescues.
+def refine(answers: Answers, recipe: Recipe, memory: Memory) -> Targets:
+    """Targets for the next epoch.
 
     Args:
-        P: (n, k), the student's belief after the epoch before; None before the first.
-        S: (n, k), at least one True in each row.
-        settings: method, warmup_epochs, and gamma, delta, tau, zeta of dr.
-        epoch: the epoch that will be trained towards these targets, from 1.
-        ranks: R, (n, k), -1 outside the set; None gives all candidates the same weight, as in the papers.
-
-    Raises:
-        EmptyCandidateSetError: a row of S has no True.
+        answers: n texts, from `candist_core.answers.read_answers`.
+        recipe: the rule and its settings.
+        memory: the epochs behind, from `candist_core.memory`.
 
     Example:
-        >>> S = np.array([[True, True, False]])
-        >>> refine(None, S, StudentConfig(), epoch=1).Q.tolist()
+        >>> from candist_core.answers import read_answers
+        >>> from candist_core.memory import begin
+        >>> from candist_core.recipe import find_recipe
+        >>> recipe = find_recipe("ca_uniform")
+        >>> answers = read_answers(np.array([[True, True, False]]), None, recipe, seed=0)
+        >>> refine(answers, recipe, begin(answers, recipe)).Q.tolist()
         [[0.5, 0.5, 0.0]]
     """
-    W = uniform_targets(S) if ranks is None else rank_weights(ranks)
-    return _METHODS[settings.method](P if epoch > 1 else None, S, W, settings, epoch > settings.warmup_epochs)
-
-
-def uniform_targets(S: Mask) -> NDArray[np.float32]:
-    """Share each row's mass equally among its candidates: Q = S / |S|.
-
-    Raises:
-        EmptyCandidateSetError: a row of S has no True.
-
-    Example:
-        >>> uniform_targets(np.array([[True, False], [True, True]])).tolist()
-        [[1.0, 0.0], [0.5, 0.5]]
-    """
-    return _normalised(S)
-
-
-def rank_weights(ranks: NDArray[np.integer]) -> NDArray[np.float32]:
-    """W, (n, k): each candidate weighs a third of the one before it in the teacher's order; rows sum to one.
-
-    Raises:
-        EmptyCandidateSetError: a row has no candidate.
-
-    Example:
-        >>> rank_weights(np.array([[1, -1, 0]])).tolist()
-        [[0.25, 0.0, 0.75]]
-    """
-    return _normalised(np.where(ranks >= 0, NEXT_PLACE ** np.maximum(ranks, 0), 0.0))
-
-
-def refine_targets(P: Floats, W: Mask | Floats) -> NDArray[np.float32]:
-    """Move each text's target mass to the candidates the student prefers.
-
-    One step of progressive identification: Q = P·W / Σ(P·W), row by row. A row where the student gives its
-    candidates no mass at all falls back to W.
-
-    Args:
-        P: (n, k) in [0, 1].
-        W: (n, k), weights of the candidates, or the mask S where all weigh the same.
-
-    Raises:
-        EmptyCandidateSetError: a row of W has nothing above zero.
-
-    Source:
-        Lv et al., Progressive Identification of True Labels for Partial-Label Learning, ICML 2020, where W is S.
-
-    Example:
-        >>> P = np.array([[0.6, 0.3, 0.1]])
-        >>> S = np.array([[False, True, True]])
-        >>> refine_targets(P, S).round(2).tolist()
-        [[0.0, 0.75, 0.25]]
-    """
-    targets = _normalised(W)
-    mass = P * W
-    total = mass.sum(axis=1, keepdims=True)
-    # A student sure of a label the teacher ruled out leaves 0/0 here; W keeps that text in the loss.
-    np.divide(mass, total, out=targets, where=total > 0, casting="same_kind")
+    targets = _RULES[recipe.rule](answers, recipe, memory)
+    if recipe.smoothing and targets.loss is Loss.CROSS_ENTROPY:
+        targets = replace(targets, Q=smooth_targets(targets.Q, recipe.smoothing))
+    targets.Q[~targets.kept] = 0.0
     return targets
 
 
-def sharpen_targets(Q: Floats, gamma: float) -> NDArray[np.float32]:
-    """Make targets more certain: Q^(1/gamma), rows brought back to one. One-hot rows stay as they are.
-
-    Example:
-        >>> (100 * sharpen_targets(np.array([[0.75, 0.25]]), gamma=0.5)).round().tolist()
-        [[90.0, 10.0]]
-    """
-    # Scaled by the row's largest first, so that no power underflows to a row of zeros.
-    peak = Q.max(axis=1, keepdims=True)
-    powered = np.power(Q / peak, 1.0 / gamma)
-    sharp: NDArray[np.float32] = (powered / powered.sum(axis=1, keepdims=True)).astype(np.float32)
-    return sharp
+def candidate_weights(answers: Answers, recipe: Recipe) -> NDArray[np.float32]:
+    """W, (n, k): what each candidate weighs before the student is heard, alike or by the teacher's order."""
+    W = uniform_targets(answers.S)
+    if recipe.by_order and answers.is_ordered:
+        W[~answers.is_open] = rank_weights(answers.R[~answers.is_open])
+    return W
 
 
-def outside_set(P: Floats, S: Mask) -> Mask:
-    """Rows, (n,) bool, whose most probable label is no candidate (CanDist, equation 2).
-
-    Example:
-        >>> outside_set(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[False, True], [False, True]])).tolist()
-        [True, False]
-    """
-    outside: Mask = ~S[np.arange(len(S)), P.argmax(axis=1)]
-    return outside
+def _plain(loss: Loss, Q: NDArray[np.float32], answers: Answers, power: float = 1.0) -> Targets:
+    """The same loss for every text that is trained on."""
+    n, nobody = len(Q), np.zeros(len(Q), dtype=np.bool_)
+    return Targets(loss, Q, np.full(n, power, dtype=np.float32), answers.is_closed, nobody, nobody)
 
 
-def dropped_rows(P: Floats, S: Mask, max_dropped: float) -> Mask:
-    """Rows outside their set, (n,) bool, less those that the class-wise cap takes back.
-
-    A row's class is its best candidate. Of each class at most the share `max_dropped` is dropped; the rows
-    whose candidates hold the most mass come back first.
-
-    Example:
-        >>> P = np.array([[0.9, 0.1], [0.8, 0.2]])
-        >>> S = np.array([[False, True], [False, True]])
-        >>> dropped_rows(P, S, max_dropped=0.5).tolist()
-        [True, False]
-    """
-    outside = outside_set(P, S)
-    inside_mass = np.where(S, P, 0.0).sum(axis=1)
-    best = np.where(S, P, -1.0).argmax(axis=1)
-    allowed = _share_of_each(np.bincount(best, minlength=S.shape[1]), max_dropped)
-    dropped = outside.copy()
-    # Least mass first: places below the allowance stay dropped.
-    dropped[outside] = _place_in_group(best[outside], inside_mass[outside]) < allowed[best[outside]]
-    return dropped
+def _uniform(answers: Answers, recipe: Recipe, memory: Memory) -> Targets:
+    return _plain(Loss.CROSS_ENTROPY, candidate_weights(answers, recipe), answers)
 
 
-def reliable_rows(P: Floats, S: Mask, share: float, W: Floats | None = None) -> Mask:
-    """The smallest-loss share of each predicted class, (n,) bool, among rows inside their set.
-
-    The loss is H(Q, P) with Q = `refine_targets(P, W)` (CanDist, equation 3): uncertainty within the set plus
-    mass outside it. Without W all candidates weigh the same.
-
-    Example:
-        >>> P = np.array([[0.9, 0.1], [0.6, 0.4]])
-        >>> reliable_rows(P, np.array([[True, False], [True, False]]), share=0.5).tolist()
-        [True, False]
-    """
-    inside = ~outside_set(P, S)
-    # float32 rounds beliefs to zero; the floor keeps 0·log 0 at zero.
-    logs = np.log(np.maximum(P, np.finfo(np.float32).tiny))
-    losses = -(refine_targets(P, S if W is None else W) * logs).sum(axis=1)
-    predicted = P.argmax(axis=1)
-    allowed = _share_of_each(np.bincount(predicted[inside], minlength=S.shape[1]), share)
-    reliable = inside.copy()
-    reliable[inside] = _place_in_group(predicted[inside], losses[inside]) < allowed[predicted[inside]]
-    return reliable
+def _gce(answers: Answers, recipe: Recipe, memory: Memory) -> Targets:
+    return _plain(Loss.GENERALISED, candidate_weights(answers, recipe), answers, recipe.gce_power)
 
 
-def dr_targets(P: Floats, S: Mask, settings: StudentConfig, W: Floats | None = None) -> Targets:
-    """Targets of the distribution refinery, past its warm-up.
+def _cc(answers: Answers, recipe: Recipe, memory: Memory) -> Targets:
+    Q = candidate_weights(answers, recipe) if recipe.by_order else answers.S.astype(np.float32)
+    return _plain(Loss.LIKELIHOOD, Q, answers)
+
+
+def _proden(answers: Answers, recipe: Recipe, memory: Memory) -> Targets:
+    W = candidate_weights(answers, recipe)
+    return _plain(Loss.CROSS_ENTROPY, W if memory.P is None else refine_targets(memory.P, W), answers)
+
+
+def _lws(answers: Answers, recipe: Recipe, memory: Memory) -> Targets:
+    S, P = answers.S, memory.P
+    W = candidate_weights(answers, recipe)
+    # A set of every label leaves none outside; the floor keeps its row at zero.
+    others = np.where(S, 0.0, 1.0 if P is None else P)
+    outside = others / np.maximum(others.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    inside = W if P is None else refine_targets(P, W)
+    return _plain(Loss.LEVERAGED, (inside - recipe.outside_weight * outside).astype(np.float32), answers)
+
+
+def _alim(answers: Answers, recipe: Recipe, memory: Memory) -> Targets:
+    return _plain(Loss.CROSS_ENTROPY, memory.stored.astype(np.float32), answers)
+
+
+def _ml(answers: Answers, recipe: Recipe, memory: Memory) -> Targets:
+    """Marginal likelihood of the teacher's whole answer: the truth may stand at any place, or outside."""
+    return _plain(Loss.LIKELIHOOD, answer_likelihood(answers.R, memory.places), answers)
+
+
+def _small_loss(answers: Answers, recipe: Recipe, memory: Memory) -> Targets:
+    targets = _uniform(answers, recipe, memory)
+    if memory.P is None:
+        return targets
+    rate = memory.noise_rate if recipe.noise_rate is None else recipe.noise_rate
+    ramp = min(1.0, memory.epoch / (recipe.warmup_epochs or 1))
+    closed = np.flatnonzero(answers.is_closed)
+    small = small_loss_rows(memory.P[closed], targets.Q[closed], 1.0 - ramp * rate)
+    kept = np.zeros(len(targets.Q), dtype=np.bool_)
+    kept[closed[small]] = True
+    return replace(targets, kept=kept)
+
+
+def _dr(answers: Answers, recipe: Recipe, memory: Memory) -> Targets:
+    """Targets of the distribution refinery.
 
     Rows inside their set keep the refined target, the reliable ones sharpened (gamma, delta). Rows outside are
-    dropped up to the cap (zeta); one of them returns one-hot where the student is surer than tau.
+    dropped up to the cap (zeta); one of them, or an open one, gets a one-hot target where the student is surer
+    than tau.
 
     Source:
-        Xia et al., CanDist, ACL 2025, equations 1 to 5; cap and weights are ours.
-
-    Example:
-        >>> P = np.array([[0.02, 0.98], [0.3, 0.7], [0.8, 0.2]])
-        >>> S = np.array([[True, False], [True, False], [True, False]])
-        >>> dr_targets(P, S, StudentConfig(max_dropped=1.0)).Q.tolist()
-        [[0.0, 1.0], [0.0, 0.0], [1.0, 0.0]]
+        Xia et al., CanDist, ACL 2025, equations 1 to 5; cap, order, open rows and the rescue's conditions are ours.
     """
-    dropped = dropped_rows(P, S, settings.max_dropped)
-    rescued = dropped & (P.max(axis=1) > settings.rescue_above)
-    reliable = reliable_rows(P, S, settings.reliable_share, W)
-    targets = refine_targets(P, S if W is None else W)
-    targets[reliable] = sharpen_targets(targets[reliable], settings.sharpen)
-    targets[dropped] = 0.0
-    targets[rescued, P[rescued].argmax(axis=1)] = 1.0
-    return Targets(targets, kept=~dropped | rescued, reliable=reliable)
+    if recipe.lag or memory.P is None:
+        targets = _proden(answers, recipe, memory)
+    else:
+        targets = _plain(Loss.REFINED, candidate_weights(answers, recipe), answers)
+    if memory.P is None or not memory.is_warm:
+        return targets
+    dropped, reliable = _split(answers, recipe, memory, memory.P)
+    rescued = (dropped | answers.is_open) & ~answers.is_held_out & _is_sure(recipe, memory, memory.P)
+    if recipe.lag:
+        targets.Q[reliable] = sharpen_targets(targets.Q[reliable], recipe.sharpen)
+    else:
+        targets.power[reliable] = 1.0 / recipe.sharpen
+    targets.Q[rescued] = 0.0
+    targets.Q[rescued, memory.P[rescued].argmax(axis=1)] = 1.0
+    return replace(targets, kept=(targets.kept & ~dropped) | rescued, reliable=reliable, rescued=rescued)
 
 
-def _uniform(P: Floats | None, S: Mask, W: Floats, settings: StudentConfig, is_warm: bool) -> Targets:
-    return _all_kept(uniform_targets(S))
+def _split(answers: Answers, recipe: Recipe, memory: Memory, belief: Floats) -> tuple[Mask, Mask]:
+    """Which of the trained texts are dropped, and which are reliable, (n,) bool each."""
+    rows = np.flatnonzero(answers.is_closed)
+    P, S, W = belief[rows], answers.S[rows], candidate_weights(answers, recipe)[rows]
+    outside = outside_set(P, S) & (memory.n_outside[rows] >= (2 if recipe.twice_outside else 1))
+    dropped, reliable = np.zeros((2, len(answers.S)), dtype=np.bool_)
+    dropped[rows] = dropped_rows(P, S, recipe.max_dropped, outside)
+    reliable[rows] = reliable_rows(P, S, recipe.reliable_share, W)
+    return dropped, reliable
 
 
-def _proden(P: Floats | None, S: Mask, W: Floats, settings: StudentConfig, is_warm: bool) -> Targets:
-    return _all_kept(_normalised(W) if P is None else refine_targets(P, W))
+def _is_sure(recipe: Recipe, memory: Memory, P: Floats) -> Mask:
+    sure: Mask = P.max(axis=1) > recipe.rescue_above
+    if recipe.rescue_agreed:
+        sure &= memory.n_same >= 2
+        if memory.P_view is not None:
+            sure &= memory.P_view.argmax(axis=1) == P.argmax(axis=1)
+    return sure
 
 
-def _dr(P: Floats | None, S: Mask, W: Floats, settings: StudentConfig, is_warm: bool) -> Targets:
-    if P is None or not is_warm:
-        return _proden(P, S, W, settings, is_warm)
-    return dr_targets(P, S, settings, W)
-
-
-_METHODS: Mapping[Method, Callable[[Floats | None, Mask, Floats, StudentConfig, bool], Targets]] = {
-    Method.UNIFORM: _uniform,
-    Method.PRODEN: _proden,
-    Method.DR: _dr,
+_RULES: Mapping[Rule, Callable[[Answers, Recipe, Memory], Targets]] = {
+    Rule.UNIFORM: _uniform,
+    Rule.CC: _cc,
+    Rule.PRODEN: _proden,
+    Rule.LWS: _lws,
+    Rule.ALIM: _alim,
+    Rule.ML: _ml,
+    Rule.GCE: _gce,
+    Rule.SMALL_LOSS: _small_loss,
+    Rule.DR: _dr,
 }
-
-
-def _normalised(W: Mask | Floats) -> NDArray[np.float32]:
-    total = W.sum(axis=1)
-    if (empty := np.flatnonzero(total == 0)).size:
-        raise EmptyCandidateSetError(int(empty[0]), int(empty.size))
-    rows: NDArray[np.float32] = (W / total[:, None]).astype(np.float32)
-    return rows
-
-
-def _all_kept(Q: NDArray[np.float32]) -> Targets:
-    return Targets(Q, kept=np.ones(len(Q), dtype=np.bool_), reliable=np.zeros(len(Q), dtype=np.bool_))
-
-
-def _share_of_each(counts: NDArray[np.integer], share: float) -> NDArray[np.int64]:
-    # 0.29 · 100 is 28.999999999999996 in binary; the margin gives it back its 29th row.
-    allowed: NDArray[np.int64] = np.floor(counts * share + 1e-9).astype(np.int64)
-    return allowed
-
-
-def _place_in_group(groups: NDArray[np.integer], scores: Floats) -> NDArray[np.int64]:
-    """Place of each row among the rows of its group, 0 for the smallest score; ties go by row."""
-    order = np.lexsort((scores, groups))
-    ordered = groups[order]
-    starts = np.searchsorted(ordered, ordered, side="left")
-    places = np.empty(len(groups), dtype=np.int64)
-    places[order] = np.arange(len(groups)) - starts
-    return places

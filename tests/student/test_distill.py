@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from candist_core.candidates import candidate_mask, rank_table
 from candist_core.config import StudentConfig
 from candist_core.errors import StudentError
-from candist_core.student.distill import distill
+from candist_core.recipe import RECIPES, find_recipe
+from candist_core.student.distill import EncoderLearner, distill
 from candist_core.student.predict import Student
 
 LABELS = ("red", "green", "blue")
@@ -33,7 +34,7 @@ def settings(folder, **changes):
     return StudentConfig(model=str(folder), **{**given, **changes})
 
 
-def run(folder, out, n=24, seed=0, labels=LABELS, on_progress=None, **changes):
+def run(folder, out, n=24, seed=0, labels=LABELS, on_progress=None, recipe=None, **changes):
     texts, sets = corpus(n)
     extra = {"on_progress": on_progress} if on_progress else {}
     return distill(
@@ -44,6 +45,7 @@ def run(folder, out, n=24, seed=0, labels=LABELS, on_progress=None, **changes):
         settings(folder, **changes),
         seed,
         out,
+        recipe=recipe,
         **extra,
     )
 
@@ -193,6 +195,72 @@ def test_a_trained_student_can_be_the_base_of_one_with_other_labels(tiny_bert, t
 def test_training_writes_nothing_to_the_screen(tiny_bert, tmp_path, capfd):
     run(tiny_bert, tmp_path / "s")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_an_encoder_with_all_extras(tiny_bert, tmp_path, name):
+    recipe = find_recipe(name, epochs=2, consistency=True, mixup=True, warmup_epochs=1)
+    result = run(tiny_bert, tmp_path / "s", n=8, recipe=recipe)
+    assert len(result.epochs) == 2
+    assert np.isfinite(result.epochs[-1].loss)
+    assert Student.load(tmp_path / "s", "cpu").labels == LABELS
+
+
+def test_extras_follow_the_seed_too(tiny_bert, tmp_path):
+    recipe = find_recipe("ca_dr_c", epochs=2, consistency=True, mixup=True)
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(tiny_bert, tmp_path / name, seed=seed, recipe=recipe)
+    first, same, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert first == same
+    assert first != other
+
+
+def test_texts_without_candidates_are_read_where_consistency_uses_them(tiny_bert, tmp_path):
+    S = np.array([[True, False, False], [False, False, False], [False, True, False]])
+    for name, word in (("a", "two"), ("b", "three")):
+        recipe = find_recipe("ca_cc", epochs=1, consistency=True)
+        result = distill(["red", word, "blue"], S, None, LABELS, settings(tiny_bert), 0, tmp_path / name, recipe=recipe)
+        assert result.n_train == 2
+        assert result.epochs[0].kept_rate == pytest.approx(2 / 3)
+    first, second = (weights_of(tmp_path / name)["classifier.weight"] for name in "ab")
+    assert not torch.equal(first, second)
+
+
+def test_a_step_that_runs_out_of_memory_is_taken_in_halves(tiny_bert, tmp_path, monkeypatch):
+    tried, whole = [], EncoderLearner.logits
+
+    def narrow(self, rows, rng=None, mix=None):
+        tried.append(len(rows))
+        if len(rows) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, rows, rng, mix)
+
+    monkeypatch.setattr(EncoderLearner, "logits", narrow)
+    result = run(tiny_bert, tmp_path / "s", epochs=1)
+    # 24 texts in batches of 8: the first one finds the limit, the others keep it.
+    assert tried == [8, 4, 4, 4, 4, 4, 4]
+    assert np.isfinite(result.epochs[-1].loss)
+
+
+def test_a_text_too_large_for_the_device_is_one_sentence(tiny_bert, tmp_path, monkeypatch):
+    def full(self, rows, rng=None, mix=None):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(EncoderLearner, "logits", full)
+    with pytest.raises(StudentError, match="too little memory for one text, wanted room for it; lower"):
+        run(tiny_bert, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("name", ["sa_ce", "ca_ml_em", "ca_dr_c"])
+def test_five_hundred_labels_of_which_few_have_texts_train(tiny_bert, tmp_path, name):
+    labels = tuple(f"label {j}" for j in range(500))
+    S = np.zeros((20, 500), dtype=bool)
+    S[np.arange(20), np.arange(20) * 7] = True
+    texts = [f"{'one ' * (i % 5)}red" for i in range(20)]
+    recipe = find_recipe(name, epochs=2)
+    result = distill(texts, S, np.where(S, 0, -1), labels, settings(tiny_bert), 0, tmp_path / "s", recipe=recipe)
+    assert np.isfinite(result.epochs[-1].loss)
 
 
 @pytest.mark.gpu
