@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candist_core.errors import StudentError
-from candist_core.recipe import Recipe, Sets
+from candist_core.recipe import Recipe, Rule, Sets
 
 MIN_HELD_OUT = 20
 """Fewer held-out texts tell nothing: their agreement moves by 5 points with each of them."""
@@ -24,13 +24,17 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """The teacher's answers. Where not `is_ordered`, R numbers the candidates of a set by their columns."""
+    """The teacher's answers. Where not `is_ordered`, R numbers the candidates of a set by their columns.
+
+    `posterior`, (n, k), is what is known of the texts beside the answers: a label model's, where there is one.
+    """
 
     S: Mask
     R: NDArray[np.int16]
     is_ordered: bool
     is_open: Mask
     is_held_out: Mask
+    posterior: NDArray[np.float32] | None = None
 
     @property
     def is_closed(self) -> Mask:
@@ -39,7 +43,9 @@ class Answers:
         return closed
 
 
-def read_answers(S: Mask, R: NDArray[np.integer] | None, recipe: Recipe, seed: int) -> Answers:
+def read_answers(
+    S: Mask, R: NDArray[np.integer] | None, recipe: Recipe, seed: int, posterior: NDArray[np.floating] | None = None
+) -> Answers:
     """Show the teacher's answers as the recipe wants them.
 
     Args:
@@ -47,9 +53,11 @@ def read_answers(S: Mask, R: NDArray[np.integer] | None, recipe: Recipe, seed: i
         R: (n, k) rank table, or None where the order says nothing.
         recipe: which labels are shown, whether large sets are open, how much is held out.
         seed: fixes the random second labels and what is held out.
+        posterior: (n, k), rows sum to one, for the recipe that learns from it.
 
     Raises:
-        StudentError: no text has candidates, or none has few enough, or first labels are asked for without an order.
+        StudentError: no text has candidates, or none has few enough, or first labels are asked for without an order,
+            or a posterior is needed and none is given.
 
     Example:
         >>> from candist_core.recipe import find_recipe
@@ -62,6 +70,8 @@ def read_answers(S: Mask, R: NDArray[np.integer] | None, recipe: Recipe, seed: i
         raise StudentError(
             "training texts", f"0 of {len(S)} with candidates", "at least one", "check the teacher's replies"
         )
+    if recipe.rule is Rule.POSTERIOR and posterior is None:
+        raise StudentError("student targets", "no posterior", "one for each text", "fit a label model first")
     rng = np.random.default_rng((seed, len(S)))
     ranks = _dense(S, R)
     if recipe.sets is not Sets.TEACHER:
@@ -79,7 +89,8 @@ def read_answers(S: Mask, R: NDArray[np.integer] | None, recipe: Recipe, seed: i
         )
     is_held_out = _held_out((ranks == 0).argmax(axis=1), ~is_open, recipe.held_out_share, rng)
     ranks[is_open] = -1
-    return Answers(S | is_open[:, None], ranks, R is not None, is_open, is_held_out)
+    targets = None if posterior is None else np.asarray(posterior, dtype=np.float32)
+    return Answers(S | is_open[:, None], ranks, R is not None, is_open, is_held_out, targets)
 
 
 def _dense(S: Mask, R: NDArray[np.integer] | None) -> NDArray[np.int16]:

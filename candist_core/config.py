@@ -28,9 +28,25 @@ class SourceFormat(StrEnum):
 class Method(StrEnum):
     """How candidate sets become training targets (see `candist_core.refine`)."""
 
+    POSTERIOR = "posterior"
     UNIFORM = "uniform"
     PRODEN = "proden"
     DR = "dr"
+
+
+class StudentKind(StrEnum):
+    """What learns: a whole encoder, or a small head on an encoder that is left as it is."""
+
+    ENCODER = "encoder"
+    FROZEN = "frozen"
+
+
+class Order(StrEnum):
+    """Whether the order of a teacher's labels is evidence (see `candist_core.label_model`)."""
+
+    AUTO = "auto"
+    TRUSTED = "trusted"
+    IGNORED = "ignored"
 
 
 class OnFail(StrEnum):
@@ -89,7 +105,23 @@ class StudentConfig(Settings):
         min_length=1,
         description="minilm (needs the extra of that name), a Hugging Face hub id, a local folder, or an s3:// folder.",
     )
-    method: Method = Field(Method.DR, description="How candidate sets become training targets.")
+    kind: StudentKind = Field(
+        StudentKind.ENCODER,
+        description="encoder: the whole model learns. frozen: only a small head does, for a first look in seconds.",
+    )
+    method: Method = Field(
+        Method.POSTERIOR,
+        description="How candidate sets become training targets. posterior: the teacher's answers weighed with small "
+        "students that never saw them. dr, proden, uniform: the answers alone.",
+    )
+    order: Order = Field(
+        Order.AUTO,
+        description="Whether the order of the teacher's labels counts; auto goes by the audit, or by how often the "
+        "teacher is sure.",
+    )
+    folds: int = Field(
+        5, ge=2, le=20, description="Parts of the texts for beliefs about texts that were not trained on."
+    )
     epochs: int = Field(5, ge=1, le=200, description="Passes over the training texts.")
     warmup_epochs: int = Field(3, ge=1, le=100, description="Epochs before rows may be dropped or trusted (dr).")
     batch_rows: int = Field(32, ge=1, le=4096, description="Texts in one training step.")
@@ -104,6 +136,14 @@ class StudentConfig(Settings):
         0.95, ge=0, le=1, description="Belief above which a dropped row returns one-hot (dr, tau)."
     )
     max_dropped: float = Field(0.4, ge=0, le=1, description="Largest share of a class that may be dropped (dr, zeta).")
+
+
+class AuditConfig(Settings):
+    """Texts of the corpus that a person has labelled: they calibrate confidences, and keep these labels."""
+
+    uri: str | None = Field(None, description="File of labelled texts, CSV, JSONL or Parquet; empty: no audit.")
+    text: str = Field("text", min_length=1, description="Column of the text, as it stands in the corpus.")
+    label: str = Field("label", min_length=1, description="Column of the label.")
 
 
 class ChecksConfig(Settings):
@@ -159,6 +199,7 @@ class RunConfig(Settings):
         default_factory=lambda: ShotsConfig(), description="Labelled texts shown to the teacher."
     )
     student: StudentConfig = Field(default_factory=StudentConfig, description="The small model.")
+    audit: AuditConfig = Field(default_factory=lambda: AuditConfig(), description="Texts labelled by a person.")
     checks: ChecksConfig = Field(default_factory=ChecksConfig, description="Gates.")
     budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What the run may spend.")
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig(), description="Where the work runs.")

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from candist_core.errors import ContractError, StoreError
 from candist_core.paths import check_relative
-from candist_core.reports import CheckResult, DistillReport, EvaluateReport, Report, SourceFile, Usage
+from candist_core.reports import CheckResult, EvaluateReport, Report, SourceFile, StudentReport, Usage
 from candist_core.spec import TaskSpec
 
 CONTRACT = "manifest/1"
@@ -64,7 +64,7 @@ class Manifest(Report):
     files: tuple[VersionFile, ...]
     counts: Counts
     usage: Usage
-    student: DistillReport
+    student: StudentReport
     checks: tuple[CheckResult, ...]
     metrics: EvaluateReport
 

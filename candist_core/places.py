@@ -71,7 +71,7 @@ def answer_likelihood(R: Ranks, places: Floats) -> NDArray[np.float32]:
     return rows
 
 
-def learn_places(R: Ranks, P: Floats, prior: Floats) -> NDArray[np.float64]:
+def learn_places(R: Ranks, P: Floats, prior: Floats, may_rise: bool = True) -> NDArray[np.float64]:
     """Learn W without gold, by five rounds of expectation maximisation under a Dirichlet prior.
 
     W[m, r] ∝ a_m · prior[m, r] + Σ posterior_ij over the sets of m labels that hold label j at place r, where the
@@ -81,6 +81,8 @@ def learn_places(R: Ranks, P: Floats, prior: Floats) -> NDArray[np.float64]:
         R: (n, k), -1 outside the set.
         P: (n, k), the student's belief about these texts; best about texts that it was not trained on.
         prior: W to start from, for sets at least as large as those of R.
+        may_rise: whether the teacher may be found better than the prior says. A row of W whose first place would
+            rise above the prior's keeps the prior where it may not.
 
     Source:
         Dawid and Skene, Maximum Likelihood Estimation of Observer Error-Rates Using the EM Algorithm, 1979;
@@ -105,4 +107,6 @@ def learn_places(R: Ranks, P: Floats, prior: Floats) -> NDArray[np.float64]:
         counts += weight[:, None] * prior
         places = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
         places[0] = 0.0
+        if not may_rise:
+            places = np.where(places[:, :1] > prior[:, :1], prior, places)
     return places

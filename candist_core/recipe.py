@@ -34,6 +34,7 @@ class Rule(StrEnum):
     GCE = "gce"
     SMALL_LOSS = "small_loss"
     DR = "dr"
+    POSTERIOR = "posterior"
 
 
 class Table(StrEnum):
@@ -168,9 +169,11 @@ def recipe_of(config: StudentConfig) -> Recipe:
     """The recipe that a run's settings ask for; proden and dr start by the teacher's order.
 
     Example:
-        >>> recipe_of(StudentConfig(max_dropped=0.2)).max_dropped
+        >>> recipe_of(StudentConfig(method="dr", max_dropped=0.2)).max_dropped
         0.2
     """
+    if config.method is Method.POSTERIOR:
+        return Recipe(Rule.POSTERIOR, epochs=config.epochs)
     if config.method is Method.UNIFORM:
         return Recipe(Rule.UNIFORM, epochs=config.epochs)
     if config.method is Method.PRODEN:

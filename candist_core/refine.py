@@ -122,6 +122,12 @@ def _ml(answers: Answers, recipe: Recipe, memory: Memory) -> Targets:
     return _plain(Loss.LIKELIHOOD, answer_likelihood(answers.R, memory.places), answers)
 
 
+def _posterior(answers: Answers, recipe: Recipe, memory: Memory) -> Targets:
+    """What a label model makes of the teacher's answer and of students that never saw it."""
+    assert answers.posterior is not None, "read_answers sees to it"
+    return _plain(Loss.CROSS_ENTROPY, answers.posterior.copy(), answers)
+
+
 def _small_loss(answers: Answers, recipe: Recipe, memory: Memory) -> Targets:
     targets = _uniform(answers, recipe, memory)
     if memory.P is None:
@@ -192,4 +198,5 @@ _RULES: Mapping[Rule, Callable[[Answers, Recipe, Memory], Targets]] = {
     Rule.GCE: _gce,
     Rule.SMALL_LOSS: _small_loss,
     Rule.DR: _dr,
+    Rule.POSTERIOR: _posterior,
 }

@@ -118,8 +118,22 @@ class StoredFile(Report):
     sha256: str
 
 
-class DistillReport(Report):
-    """The student. `folder` is relative to the store and loads with `transformers`."""
+class LabelModel(Report):
+    """How a teacher's answers and a student's belief become a posterior (see `candist_core.label_model`)."""
+
+    places: tuple[tuple[float, ...], ...] = Field(
+        description="row m, column r: chance that a set of m labels holds the true one at place r, the last column: "
+        "outside"
+    )
+    temperature: float
+    trusts_order: bool
+    slope: float = Field(1.0, description="of the log-odds, calibrated on the audit")
+    offset: float = 0.0
+    n_audited: int = Field(0, description="texts of an audit behind slope and offset; 0: not calibrated")
+
+
+class StudentReport(Report):
+    """The student. `folder` is relative to the store; that of an encoder loads with `transformers`."""
 
     folder: str
     files: tuple[StoredFile, ...]
@@ -130,6 +144,20 @@ class DistillReport(Report):
     n_train: int
     epochs: tuple[EpochReport, ...]
     seconds: float
+    # Versions of before there was one have none.
+    label_model: LabelModel | None = None
+
+
+class DistillReport(StudentReport):
+    """The student, and what final labels are made of: beliefs by the sha256 of a shard of texts, labels of an audit."""
+
+    label_model: LabelModel
+    beliefs: dict[str, TableRef]
+    reviewed: TableRef
+
+    def of_shard(self, texts: TableRef) -> "DistillReport":
+        """The same with the beliefs about one shard only: what travels to its worker."""
+        return self.model_copy(update={"beliefs": {texts.sha256: self.beliefs[texts.sha256]}})
 
 
 class PredictReport(Report):
@@ -187,7 +215,7 @@ class RunReports(Report):
 
     ingested: IngestReport
     annotated: tuple[AnnotateReport, ...]
-    student: DistillReport
+    student: StudentReport
     predicted: tuple[PredictReport, ...]
     metrics: EvaluateReport
     checks: tuple[CheckResult, ...]

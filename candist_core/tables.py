@@ -79,6 +79,10 @@ REJECTS = Contract(
     "rejects/1",
     {"doc_id": _STR, "stage": _STR, "reason": _STR, "detail": _STR},
 )
+BELIEFS = Contract("beliefs/1", {"doc_id": _STR, "belief": pl.List(_F32)}, key="doc_id")
+"""What a student that never saw a text's answer believes about it: a probability for each label of the task."""
+REVIEWED = Contract("reviewed/1", {"doc_id": _STR, "label": _STR}, key="doc_id")
+"""Labels that a person gave."""
 LABELS = Contract(
     "labels/1",
     {
@@ -94,7 +98,9 @@ LABELS = Contract(
     key="doc_id",
     nullable=frozenset({"teacher_label", "reason"}),
 )
-CONTRACTS = {contract.name: contract for contract in (EXAMPLES, TEXTS, ANNOTATIONS, REPLIES, REJECTS, LABELS)}
+CONTRACTS = {
+    contract.name: contract for contract in (EXAMPLES, TEXTS, ANNOTATIONS, REPLIES, REJECTS, BELIEFS, REVIEWED, LABELS)
+}
 """Every contract by its name; the name carries the version."""
 
 

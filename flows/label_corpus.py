@@ -139,7 +139,9 @@ def _predict(
 
     def submit(i: int) -> PrefectDaskFuture[PredictReport]:
         cluster.connect()
-        future: PrefectDaskFuture[PredictReport] = predict_shard.submit(config, *shards[i], student)
+        future: PrefectDaskFuture[PredictReport] = predict_shard.submit(
+            config, *shards[i], student.of_shard(shards[i][0])
+        )
         return future
 
     def keep(i: int, report: PredictReport) -> Sequence[int]:

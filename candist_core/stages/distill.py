@@ -1,28 +1,52 @@
-"""Distill: from all candidate sets to one student, kept as a folder that `transformers` loads."""
+"""Distill: from all candidate sets to one student, and to what is believed of each text without its own answer."""
 
+import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from candist_core.candidates import candidate_mask, rank_table
-from candist_core.config import ACCESS, Location, RunConfig
+from candist_core.config import ACCESS, Location, Order, RunConfig, StudentKind
+from candist_core.edges.labelled_source import read_labelled
 from candist_core.edges.store import Store, fetch_folder, open_store
+from candist_core.errors import ConfigError
+from candist_core.label_model import MIN_AUDIT, Audited, fit_label_model, taught_posterior, trusts_order
 from candist_core.ports import OnProgress, ignore_progress
-from candist_core.reports import AnnotateReport, DistillReport, StoredFile
+from candist_core.reports import AnnotateReport, DistillReport, LabelModel, StoredFile
 from candist_core.spec import fingerprint
-from candist_core.tables import TableRef
+from candist_core.tables import BELIEFS, REVIEWED, TableRef
 from candist_core.version import __version__
+
+logger = logging.getLogger(__name__)
+
+# What heads learn by: the teacher's first labels, or its sets without their order.
+_RECIPES = {True: "sa_ce", False: "ca_ml_flat"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """What a student learns from: rows have candidates, and none too large. `shard` is the place of a row's shard."""
+
+    rows: pl.DataFrame
+    S: NDArray[np.bool_]
+    R: NDArray[np.int16]
+    audited: Audited
+    reviewed: pl.DataFrame
 
 
 def student_key(config: RunConfig, texts: Sequence[TableRef], annotated: Sequence[AnnotateReport]) -> str:
     """The key of a student: what it learns from and how, not where it is trained."""
     settings = config.student.model_dump(mode="json", exclude={"device"})
     tables = [[shard.sha256, report.annotations.sha256] for shard, report in zip(texts, annotated, strict=True)]
-    return fingerprint([settings, tables, config.task.label_names, config.seed, __version__])
+    audit = sorted(_read_audit(config).items())
+    return fingerprint([settings, tables, audit, config.task.label_names, config.seed, __version__])
 
 
 def find_student(
@@ -40,29 +64,36 @@ def distill_student(
 ) -> DistillReport:
     """Train the student on every text that has candidates, gold unseen.
 
+    Small students first learn without each text's own answer; a label model weighs what they believe with that
+    answer; what comes out is what the student learns, and what final labels are made of.
+
     Raises:
         StudentError: no such weights or device, nothing to learn from, a loss that is no number.
+        ConfigError: an audit that cannot be read, or none of whose texts stands in the corpus.
     """
     from candist_core.student.distill import distill
+    from candist_core.student.frozen import distill_frozen
 
     if done := find_student(config, texts, annotated):
         return done
     store, key = open_store(config.store), student_key(config, texts, annotated)
-    rows = read_training_rows(store, config, texts, annotated)
+    lesson = read_lesson(store, config, texts, annotated)
     names = config.task.label_names
     with tempfile.TemporaryDirectory(prefix="candist-student-") as scratch:
-        base = fetch_student(config, Path(scratch))
+        settings = config.student.model_copy(update={"model": fetch_student(config, Path(scratch))})
+        belief, model = _believe(config, lesson, settings.model, on_progress)
         folder = Path(scratch) / "student"
-        result = distill(
-            rows["text"].to_list(),
-            candidate_mask(rows["candidates"], names),
-            rank_table(rows["candidates"], names),
+        result = (distill_frozen if settings.kind is StudentKind.FROZEN else distill)(
+            lesson.rows["text"].to_list(),
+            lesson.S,
+            lesson.R,
             names,
-            config.student.model_copy(update={"model": base}),
+            settings,
             config.seed,
             folder,
             on_progress=on_progress,
             n_threads=os.cpu_count(),
+            posterior=taught_posterior(lesson.R, belief, model),
         )
         files = _keep_folder(store, folder, f"students/{key}")
     report = DistillReport(
@@ -72,29 +103,44 @@ def distill_student(
         base_model=config.student.model,
         device=result.device,
         device_reason=result.device_reason,
-        n_train=rows.height,
+        n_train=lesson.rows.height,
         epochs=result.epochs,
         seconds=result.seconds,
+        label_model=model,
+        beliefs=_keep_beliefs(store, lesson, belief, texts, key),
+        reviewed=store.write_table(f"reviewed/{key}.parquet", lesson.reviewed, REVIEWED),
     )
     store.mark_done("distill", key, report)
     return report
 
 
-def read_training_rows(
+def read_lesson(
     store: Store, config: RunConfig, texts: Sequence[TableRef], annotated: Sequence[AnnotateReport]
-) -> pl.DataFrame:
-    """doc_id, text, candidates of the texts a student can learn from: a set, and no larger than allowed.
+) -> Lesson:
+    """The texts a student can learn from: a set, and no larger than allowed; and those of an audit.
 
     A set beyond `max_candidates` says little more than "unsure"; uniform targets over it would teach noise.
     """
-    size = pl.col("candidates").list.len()
-    return pl.concat(
-        store.read_table(shard)
-        .join(
-            store.read_table(report.annotations, columns=["doc_id", "candidates"]), on="doc_id", maintain_order="left"
-        )
-        .filter(size.is_between(1, config.task.max_candidates))
-        for shard, report in zip(texts, annotated, strict=True)
+    size, audit, reviewed, shards = pl.col("candidates").list.len(), _read_audit(config), [], []
+    for i, (shard, report) in enumerate(zip(texts, annotated, strict=True)):
+        shown = store.read_table(shard)
+        answers = store.read_table(report.annotations, columns=["doc_id", "candidates"])
+        joined = shown.join(answers, on="doc_id", maintain_order="left")
+        given = [audit.get(text.strip()) for text in shown["text"]]
+        reviewed.append(shown.select("doc_id", label=pl.Series(given, dtype=pl.String)).drop_nulls())
+        shards.append(joined.filter(size.is_between(1, config.task.max_candidates)).with_columns(shard=pl.lit(i)))
+    rows, labels = pl.concat(shards), pl.concat(reviewed)
+    if audit and labels.is_empty():
+        thing, step = f"audit.uri {config.audit.uri}", "label texts as they stand in the corpus"
+        raise ConfigError(thing, "none of its texts in the corpus", "some of them", step)
+    names = config.task.label_names
+    place = {name: j for j, name in enumerate(names)}
+    known = rows.with_row_index("row").join(labels, on="doc_id", maintain_order="left")
+    audited = Audited(known["row"].to_numpy().astype(np.int64), np.array([place[name] for name in known["label"]], int))
+    if 0 < len(audited.rows) < MIN_AUDIT:
+        logger.warning("%d audited texts calibrate nothing, %d would", len(audited.rows), MIN_AUDIT)
+    return Lesson(
+        rows, candidate_mask(rows["candidates"], names), rank_table(rows["candidates"], names), audited, labels
     )
 
 
@@ -105,6 +151,52 @@ def fetch_student(config: RunConfig, scratch: Path) -> str:
         return model
     where = Location(uri=model, **config.store.model_dump(include=ACCESS))
     return str(fetch_folder(where, scratch / "base"))
+
+
+def _read_audit(config: RunConfig) -> Mapping[str, str]:
+    """Labels that a person gave, by text without outer space."""
+    found: dict[str, str] = {}
+    for shot in read_labelled(config.audit, config.source, config.task.label_names):
+        first = found.setdefault(shot.text.strip(), shot.label)
+        if first != shot.label:
+            thing, both = f"audit.uri {config.audit.uri}", f"two labels, {first!r} and {shot.label!r}, for one text"
+            raise ConfigError(thing, both, "one for each", "decide for one of them")
+    return found
+
+
+def _believe(
+    config: RunConfig, lesson: Lesson, base: str, on_progress: OnProgress
+) -> tuple[NDArray[np.float32], LabelModel]:
+    """What students that never saw a text's answer believe of it, (n, k), and how the two are weighed."""
+    from candist_core.recipe import find_recipe
+    from candist_core.student.crossfit import cross_fit
+    from candist_core.student.device import choose_device
+    from candist_core.student.encode import SentenceEmbedder
+
+    embed = SentenceEmbedder(base, choose_device(config.student.device), config.student.max_tokens)
+    X = embed(lesson.rows["text"].to_list())
+    is_audited = len(lesson.audited.rows) >= MIN_AUDIT
+    orders = {Order.TRUSTED: [True], Order.IGNORED: [False]}.get(
+        config.student.order, [True, False] if is_audited else [trusts_order(lesson.R)]
+    )
+    beliefs: dict[bool, NDArray[np.float32]] = {}
+    for order in orders:
+        recipe = find_recipe(_RECIPES[order])
+        heads = cross_fit(X, lesson.S, lesson.R, recipe, config.seed, config.student.folds, on_progress=on_progress)
+        beliefs[order] = heads.believe(X, heads.folds)
+    model = fit_label_model(lesson.R, beliefs, lesson.audited)
+    return beliefs[model.trusts_order], model
+
+
+def _keep_beliefs(
+    store: Store, lesson: Lesson, belief: NDArray[np.float32], texts: Sequence[TableRef], key: str
+) -> dict[str, TableRef]:
+    rows = lesson.rows.select("doc_id", "shard", belief=pl.Series(belief).arr.to_list())
+    tables = (rows.filter(pl.col("shard") == i).drop("shard") for i in range(len(texts)))
+    return {
+        shard.sha256: store.write_table(f"beliefs/{key}-{i:06d}.parquet", table, BELIEFS)
+        for i, (shard, table) in enumerate(zip(texts, tables, strict=True))
+    }
 
 
 def _keep_folder(store: Store, folder: Path, prefix: str) -> tuple[StoredFile, ...]:

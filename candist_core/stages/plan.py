@@ -7,8 +7,8 @@ import polars as pl
 
 from candist_core.budget import Price, load_prices, price_of
 from candist_core.config import Location, RunConfig
+from candist_core.edges.labelled_source import read_labelled
 from candist_core.edges.replay_teacher import replay_model
-from candist_core.edges.shots_source import read_shots
 from candist_core.edges.store import read_uri
 from candist_core.errors import ConfigError, TeacherError
 from candist_core.ports import Request
@@ -85,7 +85,7 @@ def plan_annotation(config: RunConfig) -> Plan:
         TeacherError: recorded replies that cannot be read.
         ConfigError: a cap on spending for a model without a known price, labelled examples that cannot be used.
     """
-    shots = read_shots(config.shots, config.source, config.task.label_names)
+    shots = read_labelled(config.shots, config.source, config.task.label_names)
     shared = shared_shots(shots, config.shots, config.seed)
     pool = shots if config.shots.choice is ShotChoice.NEAREST else ()
     roles = tuple(_role(config, teacher, shared, pool) for teacher in config.teachers)

@@ -5,12 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from candist_core.config import ACCESS, Location, RunConfig
+from candist_core.config import ACCESS, Location, RunConfig, StudentKind
 from candist_core.edges.store import fetch_folder, open_store
 from candist_core.labels import final_labels
-from candist_core.ports import OnProgress, ignore_progress
+from candist_core.ports import OnProgress, Progress, ignore_progress
 from candist_core.reports import AnnotateReport, DistillReport, PredictReport
 from candist_core.spec import fingerprint
 from candist_core.tables import LABELS, TableRef
@@ -35,14 +36,22 @@ def predict_shard(
     student: DistillReport,
     on_progress: OnProgress = ignore_progress,
 ) -> PredictReport:
-    """Give every text of a shard one label and a confidence; texts set aside by a check are left out."""
+    """Give every text of a shard one label and a confidence; texts set aside by a check are left out.
+
+    A text that the student learned from is judged by what others believe, who never saw its answer; the student
+    itself is asked about the rest.
+    """
     if done := find_labels(config, texts, annotated, student):
         return done
     store, key = open_store(config.store), _key(texts, annotated, student)
     annotations = store.read_table(annotated.annotations)
     rows = annotations.select("doc_id").join(store.read_table(texts), on="doc_id", maintain_order="left")
-    belief = _believe(config, student, rows["text"].to_list(), Path(texts.uri).stem, on_progress)
-    labels = final_labels(annotations, belief, config.task)
+    rows = rows.join(store.read_table(student.beliefs[texts.sha256]), on="doc_id", how="left", maintain_order="left")
+    part = Path(texts.uri).stem
+    belief = _belief(config, student, rows, part, on_progress)
+    on_progress(Progress("predict", part, rows.height, rows.height))
+    reviewed = dict(store.read_table(student.reviewed).iter_rows())
+    labels = final_labels(annotations, belief, config.task, student.label_model, reviewed)
     report = PredictReport(
         labels=store.write_table(f"labels/{key}.parquet", labels, LABELS),
         n_review=int(labels["needs_review"].sum()),
@@ -52,12 +61,28 @@ def predict_shard(
     return report
 
 
-def _believe(
+def _belief(
+    config: RunConfig, student: DistillReport, rows: pl.DataFrame, part: str, on_progress: OnProgress
+) -> NDArray[np.float32]:
+    """P, (n, k), for rows of text and belief, the latter null where there is none."""
+    belief = np.zeros((rows.height, len(config.task.labels)), dtype=np.float32)
+    is_known = rows["belief"].is_not_null()
+    if is_known.any():
+        belief[is_known.to_numpy()] = np.array(rows["belief"].drop_nulls().to_list(), dtype=np.float32)
+    if not is_known.all():
+        texts = rows["text"].filter(~is_known).to_list()
+        belief[~is_known.to_numpy()] = _ask_student(config, student, texts, part, on_progress)
+    return belief
+
+
+def _ask_student(
     config: RunConfig, student: DistillReport, texts: list[str], part: str, on_progress: OnProgress
 ) -> NDArray[np.float32]:
+    from candist_core.student.frozen import FrozenStudent
     from candist_core.student.predict import Student
 
     folder = Location(uri=f"{config.store.uri}/{student.folder}", **config.store.model_dump(include=ACCESS))
+    kind = FrozenStudent if config.student.kind is StudentKind.FROZEN else Student
     with tempfile.TemporaryDirectory(prefix="candist-student-") as scratch:
-        model = Student.load(fetch_folder(folder, Path(scratch)), config.student.device)
+        model = kind.load(fetch_folder(folder, Path(scratch)), config.student.device)
     return model.predict(texts, on_progress, part)

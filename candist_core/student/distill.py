@@ -61,6 +61,7 @@ def distill(
     on_progress: OnProgress = ignore_progress,
     n_threads: int | None = None,
     recipe: Recipe | None = None,
+    posterior: NDArray[np.floating] | None = None,
 ) -> Distilled:
     """Train a student on candidate sets and save it as a `transformers` folder.
 
@@ -78,6 +79,7 @@ def distill(
         on_progress: told about every 20 steps.
         n_threads: threads torch may use; None leaves that as it is.
         recipe: targets, losses and extras; None takes those of the settings.
+        posterior: (n, k), what a label model makes of each text, for the recipe that learns from it.
 
     Raises:
         StudentError: no text has candidates, no usable weights, no such device, training diverged, or memory does
@@ -91,7 +93,8 @@ def distill(
     is_usable = has_candidates(S)
     # With none to learn from all are handed on, to be counted in what is said about it.
     rows = np.flatnonzero(is_usable | recipe.uses_open | (not is_usable.any()))
-    answers = read_answers(S[rows], None if ranks is None else ranks[rows], recipe, seed)
+    R, Q = None if ranks is None else ranks[rows], None if posterior is None else posterior[rows]
+    answers = read_answers(S[rows], R, recipe, seed, Q)
     device = choose_device(config.device)
     with seeded(seed, device, n_threads):
         classifier = load_classifier(find_weights(config.model), device, labels, config.max_tokens)

@@ -109,6 +109,7 @@ def distill_frozen(
     on_progress: OnProgress = ignore_progress,
     n_threads: int | None = None,
     recipe: Recipe | None = None,
+    posterior: NDArray[np.floating] | None = None,
     embed: Embedder | None = None,
 ) -> Distilled:
     """Train a head on candidate sets and save it; called like `candist_core.student.distill.distill`.
@@ -124,6 +125,7 @@ def distill_frozen(
         on_progress: told about every 20 steps.
         n_threads: threads torch may use for the embeddings; None leaves that as it is.
         recipe: targets, losses, extras, epochs; None takes those of the settings, and 20 epochs.
+        posterior: (n, k), what a label model makes of each text, for the recipe that learns from it.
         embed: the encoder; None loads the one that `config.model` names.
 
     Raises:
@@ -138,7 +140,7 @@ def distill_frozen(
     finally:
         torch.set_num_threads(before)
     settings = HeadSettings(device=config.device)
-    head = train_head(X, S, ranks, recipe, seed, settings, on_progress)
+    head = train_head(X, S, ranks, recipe, seed, settings, on_progress, posterior=posterior)
     out_dir.mkdir(parents=True, exist_ok=True)
     weights = {name: value.cpu().contiguous() for name, value in head.network.state_dict().items()}
     save_file(weights, out_dir / HEAD_WEIGHTS)

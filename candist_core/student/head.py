@@ -74,6 +74,7 @@ def train_head(
     settings: HeadSettings | None = None,
     on_progress: OnProgress = ignore_progress,
     n_threads: int = 1,
+    posterior: NDArray[np.floating] | None = None,
 ) -> TrainedHead:
     """Train a head on candidate sets.
 
@@ -89,6 +90,7 @@ def train_head(
         on_progress: told about every 20 steps.
         n_threads: threads torch may use. A second one gains nothing on layers this small, and on a busy machine the
             wait for it took ten times as long.
+        posterior: (n, k), what a label model makes of each text, for the recipe that learns from it.
 
     Raises:
         StudentError: nothing to learn from, an embedding that is no number, no such device, or training diverged.
@@ -106,7 +108,7 @@ def train_head(
         raise StudentError(
             "embeddings", f"{n_wrong} of {len(X)} rows with no numbers", "finite ones", "check the embedder"
         )
-    answers = read_answers(S, ranks, recipe, seed)
+    answers = read_answers(S, ranks, recipe, seed, posterior)
     device = choose_device(settings.device)
     with seeded(seed, device, n_threads):
         network = Head(X.shape[1], S.shape[1], settings).to(device.name)

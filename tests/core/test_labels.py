@@ -1,4 +1,4 @@
-"""Final labels: posteriors by hand, sources, reasons, the estimate of the teacher, and the demo as a whole."""
+"""Final labels: posteriors by hand, sources, reasons, what a person said, and the demo as a whole."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,12 @@ import polars as pl
 import pytest
 
 import candist_core
+from candist_core.candidates import rank_table
 from candist_core.errors import ContractError, StudentError
-from candist_core.labels import estimate_places, final_labels, prior_places
+from candist_core.label_model import TEMPERATURE, fit_label_model
+from candist_core.labels import final_labels
+from candist_core.places import prior_places
+from candist_core.reports import LabelModel
 from candist_core.spec import LabelSpec, TaskSpec
 from candist_core.tables import LABELS, check
 
@@ -25,9 +29,21 @@ def annotated(*candidates: list[str], status: str = "ok") -> pl.DataFrame:
     return pl.DataFrame({"doc_id": ids, "candidates": candidates, "status": [status] * n}, schema=schema)
 
 
-def final_row(candidates: list[str], belief: list[float], status: str = "ok", **settings: float) -> dict[str, object]:
-    labels = final_labels(annotated(candidates, status=status), np.array([belief]), SPEC, **settings)
-    return labels.row(0, named=True)
+def prior_model(temperature: float = TEMPERATURE) -> LabelModel:
+    """What is assumed of a teacher before it is known."""
+    return LabelModel(places=prior_places(3).tolist(), temperature=temperature, trusts_order=True)
+
+
+def final_row(
+    candidates: list[str],
+    belief: list[float],
+    status: str = "ok",
+    temperature: float = TEMPERATURE,
+    reviewed: dict[str, str] | None = None,
+    min_confidence: float = 0.8,
+) -> dict[str, object]:
+    sets, P, model = annotated(candidates, status=status), np.array([belief]), prior_model(temperature)
+    return final_labels(sets, P, SPEC, model, reviewed, min_confidence).row(0, named=True)
 
 
 @pytest.mark.parametrize(
@@ -84,10 +100,15 @@ def test_source_says_whose_first_choice_the_label_is(candidates, belief, source)
     [
         ([], "abstained", [0.9, 0.1, 0.0], "teacher gave no answer: abstained"),
         ([], "failed", [0.9, 0.1, 0.0], "teacher gave no answer: failed"),
+        # 0.9·0.08 : 0.05·0.69 : 0.05·0.23, and so the largest share is 0.61
         (["b", "c"], "ok", [0.9, 0.05, 0.05], "student prefers a label outside the set"),
-        (["a", "b"], "ok", [0.2, 0.7, 0.1], "low confidence"),
-        # 0.92·0.23 : 0.08·0.69 leaves 0.79, and the bound is 0.75
-        (["b", "a"], "ok", [0.92, 0.08, 0.0], "student and teacher disagree"),
+        # as likely outside, but sure: 0.05·0.95 against 0.9·0.025 is 0.67, 0.3·0.95 against 0.6·0.025 is 0.95
+        (["b"], "ok", [0.9, 0.05, 0.05], "student prefers a label outside the set"),
+        (["b"], "ok", [0.6, 0.3, 0.1], None),
+        # 0.2·0.69 : 0.7·0.23
+        (["a", "b"], "ok", [0.2, 0.7, 0.1], "student and teacher disagree"),
+        # 0.4·0.69 : 0.35·0.23 : 0.25·0.08, and so 0.73
+        (["a", "b"], "ok", [0.4, 0.35, 0.25], "low confidence"),
         (["a"], "ok", [0.9, 0.05, 0.05], None),
     ],
 )
@@ -98,7 +119,7 @@ def test_reason_is_the_most_important_one(candidates, status, belief, reason):
 
 
 def test_labels_fulfil_their_contract_and_keep_the_order_of_the_annotations():
-    labels = final_labels(annotated(["b"], [], ["c", "a"]), np.full((3, 3), 1 / 3), SPEC)
+    labels = final_labels(annotated(["b"], [], ["c", "a"]), np.full((3, 3), 1 / 3), SPEC, prior_model())
     assert check(labels, LABELS).columns == list(LABELS.columns)
     assert labels["doc_id"].to_list() == ["d0", "d1", "d2"]
     assert labels["teacher_label"].to_list() == ["b", None, "c"]
@@ -106,7 +127,7 @@ def test_labels_fulfil_their_contract_and_keep_the_order_of_the_annotations():
 
 
 def test_no_rows_give_no_labels():
-    labels = final_labels(annotated(), np.zeros((0, 3)), SPEC)
+    labels = final_labels(annotated(), np.zeros((0, 3)), SPEC, prior_model())
     assert check(labels, LABELS).is_empty()
 
 
@@ -121,36 +142,27 @@ def test_a_belief_of_zero_forbids_no_label():
 @pytest.mark.parametrize("shape", [(2, 3), (1, 2), (1,)])
 def test_a_belief_of_another_shape_is_named(shape):
     with pytest.raises(ContractError, match=r"wanted \(1, 3\)"):
-        final_labels(annotated(["a"]), np.ones(shape), SPEC)
+        final_labels(annotated(["a"]), np.ones(shape), SPEC, prior_model())
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -0.1])
 def test_a_belief_that_is_no_probability_is_the_student_s_fault(wrong):
     with pytest.raises(StudentError, match="found 1 of 2 texts with numbers that are no probabilities"):
-        final_labels(annotated(["a"], ["b"]), np.array([[0.5, 0.5, 0.0], [0.5, wrong, 0.5]]), SPEC)
+        final_labels(annotated(["a"], ["b"]), np.array([[0.5, 0.5, 0.0], [0.5, wrong, 0.5]]), SPEC, prior_model())
 
 
-def test_prior_gives_each_place_a_third_of_the_one_before():
-    np.testing.assert_allclose(prior_places(3)[3], np.array([9, 3, 1, 0]) / 13 * 0.92 + [0, 0, 0, 0.08])
+def test_a_label_that_a_person_gave_stays_and_is_sure():
+    row = final_row(["a"], [0.9, 0.1, 0.0], reviewed={"d0": "c"})
+    assert (row["label"], row["confidence"], row["source"]) == ("c", 1.0, "reviewed")
+    assert (row["needs_review"], row["reason"], row["teacher_label"]) == (False, None, "a")
+    assert final_row(["a"], [0.9, 0.1, 0.0], reviewed={"other": "c"})["label"] == "a"
 
 
-def test_fewer_than_fifty_sets_leave_the_prior():
-    R, P = np.full((49, 2), [0, -1], dtype=np.int16), np.full((49, 2), [0.001, 0.999])
-    np.testing.assert_array_equal(estimate_places(R, P), prior_places(1))
-    assert estimate_places(np.tile(R, (2, 1)), np.tile(P, (2, 1)))[1, 0] < 0.95
-
-
-def test_agreement_of_the_student_is_no_evidence_for_the_teacher():
-    R, P = np.full((500, 3), [0, 1, -1], dtype=np.int16), np.full((500, 3), [0.998, 0.001, 0.001])
-    np.testing.assert_array_equal(estimate_places(R, P), prior_places(2))
-
-
-def test_a_student_that_prefers_the_second_places_moves_the_teacher_s_table():
-    R, P = np.full((500, 3), [0, 1, -1], dtype=np.int16), np.full((500, 3), [0.0005, 0.999, 0.0005])
-    P[:150] = [0.999, 0.0005, 0.0005]
-    first, second, _ = estimate_places(R, P)[2]
-    assert second > first
-    np.testing.assert_allclose(estimate_places(R, P)[1:].sum(axis=1), 1.0)
+def test_confidence_is_the_calibrated_one():
+    calibrated = prior_model(1.0).model_copy(update={"slope": 0.0, "offset": 0.0, "n_audited": 50})
+    labels = final_labels(annotated(["a"]), np.array([[0.9, 0.1, 0.0]]), SPEC, calibrated)
+    assert labels["confidence"].to_list() == [0.5]
+    assert labels["reason"].to_list() == ["low confidence"]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -159,8 +171,10 @@ def test_final_labels_do_not_depend_on_the_order_of_rows(seed):
     P = rng.dirichlet(np.full(3, 0.5), 120)
     sets = annotated(*(list(rng.permutation(list("abc"))[: rng.integers(0, 4)]) for _ in range(120)))
     order = rng.permutation(120)
-    straight = final_labels(sets, P, SPEC)[order.tolist()]
-    shuffled = final_labels(sets[order.tolist()], P[order], SPEC)
+    R = rank_table(sets["candidates"], SPEC.label_names)
+    model, same = fit_label_model(R, {True: P}), fit_label_model(R[order], {True: P[order]})
+    straight = final_labels(sets, P, SPEC, model)[order.tolist()]
+    shuffled = final_labels(sets[order.tolist()], P[order], SPEC, same)
     assert straight.drop("confidence").equals(shuffled.drop("confidence"))
     np.testing.assert_allclose(straight["confidence"], shuffled["confidence"], rtol=1e-5)
     assert (straight["confidence"] > 1 / 3 - 1e-6).all()
@@ -177,7 +191,8 @@ def test_a_student_that_knows_better_mends_a_bad_teacher(seed):
     sets = [["abc"[i], "abc"[j]] for i, j in zip(first, np.where(is_swapped, truth, other), strict=True)]
     P = np.full((n, k), 0.0005)
     P[np.arange(n), np.where(rng.random(n) < 0.95, truth, other)] = 0.999
-    found = np.array(["abc".index(name) for name in final_labels(annotated(*sets), P, SPEC)["label"]])
+    model = fit_label_model(rank_table(sets, SPEC.label_names), {True: P})
+    found = np.array(["abc".index(name) for name in final_labels(annotated(*sets), P, SPEC, model)["label"]])
     assert (first == truth).mean() < 0.65
     assert (found == truth).mean() > 0.9
 
@@ -203,7 +218,8 @@ def test_demo_labels_are_no_worse_than_the_teacher_and_review_finds_most_errors(
         P = student.fit(X, first).predict_proba(X)[:, columns]
     else:
         P = cross_val_predict(student, X, first, cv=3, method="predict_proba")[:, columns]
-    labels = final_labels(annotated(*candidates), P, spec)
+    model = fit_label_model(rank_table(candidates, spec.label_names), {True: P})
+    labels = final_labels(annotated(*candidates), P, spec, model)
     gold = pl.Series([row["gold"] for row in rows])
     is_wrong = labels["label"] != gold
     assert is_wrong.sum() <= (pl.Series(first) != gold).sum() + 1

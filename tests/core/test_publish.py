@@ -21,11 +21,11 @@ from candist_core.publish import list_versions, publish, read_labels, read_manif
 from candist_core.reports import (
     AnnotateReport,
     CheckResult,
-    DistillReport,
     EvaluateReport,
     PredictReport,
     RunReports,
     StoredFile,
+    StudentReport,
     Usage,
 )
 from candist_core.tables import ANNOTATIONS, CONTRACTS, LABELS, REJECTS, empty
@@ -83,7 +83,7 @@ class Run:
             )  # fmt: skip
         self.reports = RunReports(
             ingested=ingested, annotated=tuple(annotated), predicted=tuple(predicted),
-            student=DistillReport(folder="students/k", files=tuple(student), key="k", base_model="minilm", device="cpu",
+            student=StudentReport(folder="students/k", files=tuple(student), key="k", base_model="minilm", device="cpu",
                                   device_reason="no GPU", n_train=3, epochs=(), seconds=1.0),
             metrics=EvaluateReport(n_rows=5, n_labelled=5, n_review=2, mean_set_size=2.0, set_sizes={2: 5},
                                    statuses={"ok": 5}, class_counts={"spam": 3, "ham": 2}, agreement=1.0,

@@ -31,7 +31,9 @@ def test_every_method_of_the_settings_has_a_recipe(method):
 
 
 def test_the_settings_of_dr_reach_its_recipe():
-    config = StudentConfig(warmup_epochs=9, sharpen=0.5, reliable_share=0.4, rescue_above=0.9, max_dropped=0.2)
+    config = StudentConfig(
+        method=Method.DR, warmup_epochs=9, sharpen=0.5, reliable_share=0.4, rescue_above=0.9, max_dropped=0.2
+    )
     recipe = recipe_of(config)
     assert (recipe.warmup_epochs, recipe.sharpen, recipe.reliable_share) == (9, 0.5, 0.4)
     assert (recipe.rescue_above, recipe.max_dropped, recipe.lag, recipe.by_order) == (0.9, 0.2, 1, True)

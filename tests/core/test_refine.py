@@ -5,6 +5,7 @@ import pytest
 
 from candist_core.answers import read_answers
 from candist_core.config import Method, StudentConfig
+from candist_core.errors import StudentError
 from candist_core.losses import Loss
 from candist_core.memory import begin, observe
 from candist_core.recipe import RECIPES, Recipe, Rule, find_recipe, recipe_of
@@ -238,7 +239,8 @@ def test_dr_drops_nothing_during_its_warm_up():
 def test_the_settings_of_a_run_give_the_targets_they_always_gave():
     P, S, R = random_belief_and_sets(4)
     W = rank_weights(R)
-    found = {method: after(recipe_of(StudentConfig(method=method)), S, R, P, P, P) for method in Method}
+    answers_alone = [method for method in Method if method is not Method.POSTERIOR]
+    found = {method: after(recipe_of(StudentConfig(method=method)), S, R, P, P, P) for method in answers_alone}
     np.testing.assert_array_equal(found[Method.UNIFORM].Q, uniform_targets(S))
     np.testing.assert_array_equal(found[Method.PRODEN].Q, refine_targets(P, W))
     dr = found[Method.DR]
@@ -247,6 +249,16 @@ def test_the_settings_of_a_run_give_the_targets_they_always_gave():
     np.testing.assert_array_equal(dr.Q[dr.reliable], sharpen_targets(refine_targets(P, W)[dr.reliable], 0.85))
     calm = dr.kept & ~dr.reliable & ~dr.rescued
     np.testing.assert_array_equal(dr.Q[calm], refine_targets(P, W)[calm])
+
+
+def test_a_posterior_is_learned_as_it_stands_and_asked_for_where_it_is_missing():
+    P, S, R = random_belief_and_sets(6)
+    recipe = recipe_of(StudentConfig())
+    answers = read_answers(S, R, recipe, seed=0, posterior=P)
+    targets = refine(answers, recipe, begin(answers, recipe))
+    np.testing.assert_array_equal(targets.Q, np.where(answers.is_closed[:, None], P, 0).astype(np.float32))
+    with pytest.raises(StudentError, match="found no posterior"):
+        read_answers(S, R, recipe, seed=0)
 
 
 def test_refining_twice_gives_the_same_and_changes_no_memory():

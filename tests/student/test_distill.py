@@ -31,7 +31,7 @@ def corpus(n):
 
 def settings(folder, **changes):
     given = {"epochs": 2, "warmup_epochs": 1, "batch_rows": 8, "learning_rate": 1e-3, "device": "cpu"}
-    return StudentConfig(model=str(folder), **{**given, **changes})
+    return StudentConfig(model=str(folder), **{"method": "dr", **given, **changes})
 
 
 def run(folder, out, n=24, seed=0, labels=LABELS, on_progress=None, recipe=None, **changes):

@@ -29,7 +29,7 @@ class CountsWords:
 
 def run(out, seed=0, embed=None, **changes):
     S = np.eye(3, dtype=bool)[np.arange(len(TEXTS)) % 3]
-    config = StudentConfig(device="cpu", **changes)
+    config = StudentConfig(method="dr", device="cpu", **changes)
     return distill_frozen(TEXTS, S, np.where(S, 0, -1), LABELS, config, seed, out, embed=embed or CountsWords())
 
 
@@ -76,7 +76,7 @@ def test_equal_texts_are_embedded_once(tmp_path):
 def test_a_recipe_may_be_given(tmp_path):
     S = np.eye(3, dtype=bool)[np.arange(len(TEXTS)) % 3]
     recipe = find_recipe("sa_ls", epochs=2, mixup=True)
-    config = StudentConfig(device="cpu")
+    config = StudentConfig(method="dr", device="cpu")
     result = distill_frozen(
         TEXTS, S, np.where(S, 0, -1), LABELS, config, 0, tmp_path / "s", recipe=recipe, embed=CountsWords()
     )
@@ -86,7 +86,9 @@ def test_a_recipe_may_be_given(tmp_path):
 def test_the_encoder_of_the_settings_is_loaded_where_none_is_given(tiny_bert, tmp_path):
     S = np.eye(3, dtype=bool)[np.arange(len(TEXTS)) % 3]
     threads = torch.get_num_threads()
-    distill_frozen(TEXTS, S, None, LABELS, StudentConfig(model=str(tiny_bert), device="cpu"), 0, tmp_path / "s")
+    distill_frozen(
+        TEXTS, S, None, LABELS, StudentConfig(method="dr", model=str(tiny_bert), device="cpu"), 0, tmp_path / "s"
+    )
     assert torch.get_num_threads() == threads
     P = FrozenStudent.load(tmp_path / "s", "cpu").predict(["one red", "two blue"])
     np.testing.assert_allclose(P.sum(axis=1), 1, atol=1e-6)
@@ -122,7 +124,7 @@ def test_a_folder_without_a_usable_head_is_one_sentence(tmp_path, name, content)
 def test_no_answers_leave_no_folder(tmp_path):
     with pytest.raises(StudentError, match="found 0 of 2 with candidates"):
         distill_frozen(
-            ["a", "b"], np.zeros((2, 3), bool), None, LABELS, StudentConfig(device="cpu"), 0, tmp_path / "s",
-            embed=CountsWords(),
+            ["a", "b"], np.zeros((2, 3), bool), None, LABELS, StudentConfig(method="dr", device="cpu"), 0,
+            tmp_path / "s", embed=CountsWords(),
         )  # fmt: skip
     assert not (tmp_path / "s").exists()

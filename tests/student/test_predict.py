@@ -18,7 +18,7 @@ TEXTS = ["one red two three", "blue", "", "the green is it a a a one", "one red 
 @pytest.fixture(scope="module")
 def folder(tiny_bert, tmp_path_factory):
     out = tmp_path_factory.mktemp("student") / "s"
-    config = StudentConfig(model=str(tiny_bert), epochs=2, learning_rate=1e-2, device="cpu")
+    config = StudentConfig(method="dr", model=str(tiny_bert), epochs=2, learning_rate=1e-2, device="cpu")
     distill(["red", "green", "blue"], np.eye(3, dtype=bool), None, LABELS, config, 0, out)
     return out
 

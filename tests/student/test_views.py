@@ -105,7 +105,7 @@ def test_a_network_is_as_before_once_mixing_is_left(tiny_bert):
 
 
 def test_a_perturbed_view_differs_and_follows_its_seed(tiny_bert):
-    config = StudentConfig(model=str(tiny_bert))
+    config = StudentConfig(method="dr", model=str(tiny_bert))
     classifier = load_classifier(find_weights(config.model), CPU, ("a", "b", "c"), 32)
     tokens = tokenise(classifier.tokenizer, ["one two three four five the a is it red"] * 4)
     learner = EncoderLearner(classifier, tokens, 4)

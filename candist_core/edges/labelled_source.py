@@ -1,10 +1,10 @@
-"""The file of labelled texts that a teacher is shown as examples, in any format and place that a corpus may have."""
+"""Files of labelled texts, shots or an audit, in any format and place that a corpus may have."""
 
 import logging
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from candist_core.config import ACCESS, Location, SourceConfig
+from candist_core.config import ACCESS, AuditConfig, Location, SourceConfig
 from candist_core.edges.source import find_files, read_batches
 from candist_core.errors import ConfigError, SourceError
 from candist_core.ingest import SourceBatch
@@ -19,8 +19,8 @@ _MAX_ROWS = 100_000
 _MAX_SHOWN_COLUMNS = 20
 
 
-def read_shots(config: ShotsConfig, place: Location, labels: Sequence[str]) -> tuple[Shot, ...]:
-    """The labelled texts of a run; none where `shots.uri` is empty.
+def read_labelled(config: ShotsConfig | AuditConfig, place: Location, labels: Sequence[str]) -> tuple[Shot, ...]:
+    """The labelled texts that a group of settings names; none where its `uri` is empty.
 
     Args:
         config: which file and which columns.
@@ -34,30 +34,33 @@ def read_shots(config: ShotsConfig, place: Location, labels: Sequence[str]) -> t
     """
     if config.uri is None:
         return ()
-    thing = f"shots.uri {config.uri}"
+    group = "audit" if isinstance(config, AuditConfig) else "shots"
+    thing = f"{group}.uri {config.uri}"
     source = SourceConfig(uri=config.uri, **place.model_dump(include=ACCESS))
     rows: list[tuple[str | None, str | None]] = []
     try:
         for batch in read_batches(source, find_files(source)):
-            rows += _rows_of(batch, config, thing)
+            rows += _rows_of(batch, config, group, thing)
             if len(rows) > _MAX_ROWS:
-                found, step = f"more than {_MAX_ROWS:,} rows", "give fewer, shots.n of them are shown at once"
+                found, step = f"more than {_MAX_ROWS:,} rows", "give fewer: that many nobody labels by hand"
                 raise ConfigError(thing, found, f"at most {_MAX_ROWS:,}", step)
     except SourceError as error:
-        raise ConfigError(thing, error.found, error.wanted, "correct shots.uri or the file") from error
+        raise ConfigError(thing, error.found, error.wanted, f"correct {group}.uri or the file") from error
     shots = to_shots(rows, labels, thing)
     logger.info("read %d labelled texts out of %d rows of %s", len(shots), len(rows), thing)
     return shots
 
 
-def _rows_of(batch: SourceBatch, config: ShotsConfig, thing: str) -> list[tuple[str | None, str | None]]:
+def _rows_of(
+    batch: SourceBatch, config: ShotsConfig | AuditConfig, group: str, thing: str
+) -> list[tuple[str | None, str | None]]:
     if batch.bad:
         line, why = batch.bad[0]
         raise ConfigError(f"{thing}, line {line}", why, "a row that can be read", "correct or remove that line")
     if not batch.rows.height:
         return []
-    texts = _column(batch, config.text, "shots.text", thing)
-    return list(zip(texts, _column(batch, config.label, "shots.label", thing), strict=True))
+    texts = _column(batch, config.text, f"{group}.text", thing)
+    return list(zip(texts, _column(batch, config.label, f"{group}.label", thing), strict=True))
 
 
 def _column(batch: SourceBatch, name: str, setting: str, thing: str) -> list[str | None]:

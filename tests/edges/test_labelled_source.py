@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from candist_core.config import ACCESS, SourceConfig
-from candist_core.edges.shots_source import read_shots
+from candist_core.edges.labelled_source import read_labelled
 from candist_core.edges.store import open_store
 from candist_core.errors import ConfigError
 from candist_core.shots import Shot
@@ -20,7 +20,7 @@ SHOTS = (Shot("win a prize", "spam"), Shot("at noon?", "ham"))
 
 
 def read(path, place=PLACE, **settings):
-    return read_shots(ShotsConfig(uri=str(path), **settings), place, LABELS)
+    return read_labelled(ShotsConfig(uri=str(path), **settings), place, LABELS)
 
 
 def csv(*lines):
@@ -41,13 +41,13 @@ def test_every_format_of_a_corpus_will_do(tmp_path, name):
 
 
 def test_without_a_file_there_are_no_shots():
-    assert read_shots(ShotsConfig(), PLACE, LABELS) == ()
+    assert read_labelled(ShotsConfig(), PLACE, LABELS) == ()
 
 
 def test_columns_may_have_other_names_and_labels_may_be_numbers(tmp_path):
     (tmp_path / "s.jsonl").write_bytes(b'{"body": "a", "class": 1}\n{"body": "b", "class": null}')
     config = ShotsConfig(uri=str(tmp_path / "s.jsonl"), text="body", label="class")
-    assert read_shots(config, PLACE, ("1", "2")) == (Shot("a", "1"),)
+    assert read_labelled(config, PLACE, ("1", "2")) == (Shot("a", "1"),)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_file_that_is_not_there_is_the_configurations_fault(tmp_path):
 
 
 def test_a_file_too_long_to_be_labelled_by_hand_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("candist_core.edges.shots_source._MAX_ROWS", 1)
+    monkeypatch.setattr("candist_core.edges.labelled_source._MAX_ROWS", 1)
     (tmp_path / "s.csv").write_bytes(csv("text,label", "a,spam", "b,ham"))
     with pytest.raises(ConfigError, match=r"found more than 1 rows, wanted at most 1; give fewer"):
         read(tmp_path / "s.csv")
