@@ -171,6 +171,26 @@ def export_replies(
 
 
 @app.command()
+def bench(
+    suites: Annotated[list[str], typer.Argument(metavar="SUITE...", help="labels students encoders steps noise sizes")],
+    data: Annotated[Path, typer.Option(help="Folder of corpora: NAME/labels.txt, train.jsonl, test.jsonl, replies.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("bench"),
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Runs of everything drawn by chance.")] = 3,
+) -> None:
+    """Measure the method itself on recorded replies: final labels, students, trainers, noise.
+
+    Example: candist bench labels students --data DATA --out docs/method
+    """
+    from candist_core.bench.run import run_suites
+    from candist_core.bench.suites import SUITES
+
+    if strange := [name for name in suites if name not in SUITES]:
+        raise ConfigError("bench", repr(strange[0]), f"one of {', '.join(SUITES)}", "name one of these")
+    for table in run_suites(suites, data, out, range(seeds), lambda line: typer.echo(line, err=True)):
+        typer.echo(f"{table.title}\n\n{table.markdown()}\n")
+
+
+@app.command()
 def show(version: VersionArg, endpoint_url: Endpoint = None, profile: Profile = None) -> None:
     """Print what a published version holds.
 

@@ -1,0 +1,40 @@
+"""Run experiments and keep their tables as Markdown and JSON."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from candist_core.bench.suites import SUITES, Bench
+from candist_core.bench.tables import Figures
+
+
+def run_suites(
+    names: Sequence[str], data: Path, out: Path, seeds: Sequence[int], tell: Callable[[str], None] = lambda line: None
+) -> list[Figures]:
+    """Run some experiments; the tables of each are written as soon as it ends.
+
+    Args:
+        names: keys of `SUITES`.
+        data: the folder of corpora.
+        out: where `NAME.md` and `NAME.json` are written.
+        seeds: of every run.
+        tell: told what has been measured.
+
+    Raises:
+        ConfigError: a corpus is not there.
+        StudentError: the extra for MiniLM is not installed.
+    """
+    from candist_core.student.device import choose_device
+    from candist_core.student.encode import SentenceEmbedder
+
+    bench = Bench(data, SentenceEmbedder("minilm", choose_device("cpu")), seeds, tell)
+    every: list[Figures] = []
+    out.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        figures = list(SUITES[name](bench))
+        text = "\n\n".join(f"**{table.title}**\n\n{table.markdown()}" for table in figures)
+        (out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+        (out / f"{name}.json").write_text(json.dumps([asdict(table) for table in figures], indent=1), encoding="utf-8")
+        every += figures
+    return every
