@@ -38,13 +38,21 @@ class Bench:
     """The corpora of a folder, read once, and what is believed of their texts out of fold."""
 
     def __init__(self, data: Path, embed: Embedder, seeds: Sequence[int], tell: Callable[[str], None]) -> None:
-        self.data, self.embed, self.seeds, self.tell = data, embed, tuple(seeds), tell
+        self.data, self._embed, self.seeds, self.tell = data, embed, tuple(seeds), tell
+        self._vectors: dict[tuple[str, ...], NDArray[np.float32]] = {}
         self._beliefs: dict[tuple[str, int, bool], NDArray[np.float32]] = {}
 
     @cached_property
     def corpora(self) -> tuple[Corpus, ...]:
         """Every corpus under every teacher."""
         return tuple(load_corpus(self.data, name, teacher, self.embed) for teacher in TEACHERS for name in CORPORA)
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors, (n, d); the same texts are embedded once."""
+        key = tuple(texts)
+        if key not in self._vectors:
+            self._vectors[key] = self._embed(texts)
+        return self._vectors[key]
 
     def belief(self, corpus: Corpus, seed: int, ordered: bool) -> NDArray[np.float32]:
         """P, (n, k), of heads that never saw a text's answer."""
