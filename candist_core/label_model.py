@@ -30,12 +30,13 @@ from candist_core.reports import LabelModel
 Floats = NDArray[np.floating]
 Ranks = NDArray[np.integer]
 
-TEMPERATURE = 6.0
-"""T where the order counts. The students are trained on answers of the same teacher: what they agree on is an echo,
-and a small T would count it twice. Measured in `docs/method.md`."""
+TEMPERATURE, UNORDERED_TEMPERATURE = 12.0, 3.0
+"""T where the order counts, and where it does not. Students trained on a teacher's answers agree with it for the wrong
+reasons too; a small T would count that echo in full."""
 
-TEACHING_TEMPERATURE = 2.0
-"""T of what a student is taught: over many texts a loud belief does more good than harm."""
+TAUGHT_TEMPERATURE, TAUGHT_UNORDERED_TEMPERATURE = 2.0, 1.0
+"""T of what a student is taught: over many texts a loud belief does more good than harm. All four were chosen once, on
+the corpora of `docs/method.md`."""
 
 UNSURE_ABOVE = 1.5
 """Mean labels in a set above which a teacher's order is not trusted. Of the eight teachers and data sets whose sets
@@ -124,7 +125,8 @@ def taught_posterior(R: Ranks, P: Floats, model: LabelModel) -> NDArray[np.float
         >>> taught_posterior(R, P, model)[0, 0] < posterior(R, P, model)[0, 0]
         np.True_
     """
-    return posterior(R, P, model.model_copy(update={"temperature": min(model.temperature, TEACHING_TEMPERATURE)}))
+    temperature = TAUGHT_TEMPERATURE if model.trusts_order else TAUGHT_UNORDERED_TEMPERATURE
+    return posterior(R, P, model.model_copy(update={"temperature": temperature}))
 
 
 def confidence(largest: Floats, model: LabelModel) -> NDArray[np.float64]:
@@ -150,7 +152,9 @@ def _ordered(R: Ranks, P: Floats) -> LabelModel:
 
 
 def _unordered(R: Ranks) -> LabelModel:
-    return LabelModel(places=_rows(flat_places(prior_places(_largest(R)))), temperature=1.0, trusts_order=False)
+    return LabelModel(
+        places=_rows(flat_places(prior_places(_largest(R)))), temperature=UNORDERED_TEMPERATURE, trusts_order=False
+    )
 
 
 def _largest(R: Ranks) -> int:

@@ -53,12 +53,16 @@ def test_texts_without_an_answer_say_nothing_about_the_order():
     assert not trusts_order(R)
 
 
-def test_a_teacher_whose_order_is_not_trusted_has_the_flat_table_and_the_student_its_full_say():
+def test_a_teacher_whose_order_is_not_trusted_has_the_flat_table_and_the_student_more_say():
     R, P = np.array([[1, 0, -1]]), np.array([[0.8, 0.1, 0.1]])
     model = fit_label_model(R, {False: P})
     np.testing.assert_array_equal(model.places, flat_places(prior_places(2)))
-    # 0.8·0.46 : 0.1·0.46 : 0.1·0.08
-    np.testing.assert_allclose(posterior(R, P, model)[0], np.array([0.368, 0.046, 0.008]) / 0.422)
+    # ³√0.8·0.46 : ³√0.1·0.46 : ³√0.1·0.08
+    joint = np.array([0.8, 0.1, 0.1]) ** (1 / 3) * [0.46, 0.46, 0.08]
+    np.testing.assert_allclose(posterior(R, P, model)[0], joint / joint.sum())
+    # Taught is the belief itself, weighed by the table.
+    taught = np.array([0.368, 0.046, 0.008]) / 0.422
+    np.testing.assert_allclose(taught_posterior(R, P, model)[0], taught)
 
 
 def test_without_an_audit_a_confidence_is_the_posterior():
@@ -98,7 +102,8 @@ def test_an_audit_of_a_hundred_texts_makes_confidences_honest(seed):
         is_right = belief.argmax(axis=1) == y
         errors.append(expected_calibration_error(confidence(belief.max(axis=1), model), is_right))
     assert errors[0] > 0.2, "no sign without gold shows that both are wrong alike"
-    assert errors[1] < 0.1
+    # The accuracy of a hundred texts is itself known to a standard error of 0.05.
+    assert errors[1] < 0.12
     assert told.n_audited == 100
 
 
