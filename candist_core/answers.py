@@ -42,6 +42,13 @@ class Answers:
         closed: Mask = ~(self.is_open | self.is_held_out)
         return closed
 
+    def of(self, rows: NDArray[np.integer]) -> "Answers":
+        """Those of some texts."""
+        posterior = None if self.posterior is None else self.posterior[rows]
+        return Answers(
+            self.S[rows], self.R[rows], self.is_ordered, self.is_open[rows], self.is_held_out[rows], posterior
+        )
+
 
 def read_answers(
     S: Mask, R: NDArray[np.integer] | None, recipe: Recipe, seed: int, posterior: NDArray[np.floating] | None = None

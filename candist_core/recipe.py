@@ -107,6 +107,11 @@ class Recipe:
         return self.rule is Rule.DR and self.rescue_agreed
 
     @property
+    def needs_belief(self) -> bool:
+        """Whether what is learned next hangs on what is believed of every text now."""
+        return self.guard or self.rule not in (Rule.UNIFORM, Rule.CC, Rule.GCE, Rule.POSTERIOR)
+
+    @property
     def uses_open(self) -> bool:
         """Whether texts without a usable set are learned from, by consistency or once they are rescued."""
         return self.consistency or (self.rule is Rule.DR and self.opens_large)

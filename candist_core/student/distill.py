@@ -154,7 +154,7 @@ class EncoderLearner:
             raise StudentError("student mixup", "a model that mixes no embeddings", "an encoder", "switch mixup off")
         return logits
 
-    def believe(self, rng: np.random.Generator | None = None) -> NDArray[np.float32]:
-        """P, (n, k), without dropout; with `rng` some words are left out."""
-        tokens = self.tokens if rng is None else drop_words(self.tokens, self.specials, rng)
-        return predict_probs(self.classifier, tokens)
+    def believe(self, rows: NDArray[np.int64], rng: np.random.Generator | None = None) -> NDArray[np.float32]:
+        """P, (b, k), of some texts without dropout; with `rng` some words are left out."""
+        tokens: Tokens = [self.tokens[row] for row in rows.tolist()]
+        return predict_probs(self.classifier, tokens if rng is None else drop_words(tokens, self.specials, rng))

@@ -154,9 +154,10 @@ class HeadLearner:
         logits: torch.Tensor = self.network(X if mix is None else torch.cat([X, mix.blend(X)]))
         return logits
 
-    def believe(self, rng: np.random.Generator | None = None) -> Matrix:
-        """P, (n, k), without dropout; with `rng` some numbers are left out."""
-        return predict_head(self.network, self.X if rng is None else _perturbed(self.X, rng), self.device)
+    def believe(self, rows: NDArray[np.int64], rng: np.random.Generator | None = None) -> Matrix:
+        """P, (b, k), of some texts without dropout; with `rng` some numbers are left out."""
+        X = self.X[rows]
+        return predict_head(self.network, X if rng is None else _perturbed(X, rng), self.device)
 
 
 def _perturbed(X: Matrix, rng: np.random.Generator) -> Matrix:

@@ -47,8 +47,8 @@ class Learner(Protocol):
     def logits(self, rows: Rows, rng: np.random.Generator | None = None, mix: Mix | None = None) -> torch.Tensor:
         """(b, k) in the network's mode; of a perturbed view with `rng`, and with `mix` (2b, k), the mixed rows last."""
 
-    def believe(self, rng: np.random.Generator | None = None) -> NDArray[np.float32]:
-        """P, (n, k), without dropout; of a perturbed view with `rng`."""
+    def believe(self, rows: Rows, rng: np.random.Generator | None = None) -> NDArray[np.float32]:
+        """P, (b, k), of some texts without dropout; of a perturbed view with `rng`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """Train any student towards targets that are refined after every epoch, within a fixed number of epochs.
 
 n texts, k labels; P (n, k) the student's belief, Q (n, k) targets. Gold has no way in. After each epoch one pass
-without dropout gives P for all texts; the next targets and the label-free signals come from it. It takes a fifth of
+without dropout gives P; the next targets and the label-free signals come from it. Over all texts it takes a fifth of
 the epoch's time, but beliefs gathered while training are stale: with them dr dropped 20 % of an almost clean corpus,
-with the pass 3 to 4 %. Rows without a target are not even run forward, unless consistency wants them.
+with the pass 3 to 4 %. Where targets do not hang on P, a sample of the texts is enough for the signals. Rows without a
+target are not even run forward, unless consistency wants them.
 Invariants: held-out texts are never trained on; on a CPU, equal inputs, seed and thread count give equal weights.
 """
 
@@ -30,6 +31,8 @@ from candist_core.student.step import Extras, Learner, backward_in_parts, batch_
 WARMUP_SHARE = 0.1
 """Share of all steps over which the learning rate rises; it then falls to zero (usual for encoders)."""
 STEPS_A_NOTE = 20
+WATCHED_TEXTS = 512
+"""Texts that the signals of an epoch are taken from where all others are not needed."""
 WEIGHT_DECAY, MAX_GRADIENT_NORM = 0.01, 1.0
 
 State = dict[str, torch.Tensor]
@@ -40,7 +43,7 @@ class Trained:
     """How training went; everything here was found without gold.
 
     Attributes:
-        epochs: signals after each epoch, over the trained texts.
+        epochs: signals after each epoch, over the trained texts or a sample of them.
         n_held_out: texts never trained on.
         held_out_accuracies: approximated accuracy of the held-out texts after each epoch; of the trained ones where
             none are held out.
@@ -96,17 +99,19 @@ def train(
     """
     optimizer = torch.optim.AdamW(learner.groups(), weight_decay=WEIGHT_DECAY, fused=True)
     run = _Run(learner, optimizer, recipe, learning_rate, on_progress)
-    memory, guard, reports = begin(answers, recipe), _Guard(learner), []
+    watched = _watched(len(answers.S), recipe, seed)
+    seen = answers.of(watched)
+    memory, guard, reports = begin(seen, recipe), _Guard(learner), []
     for epoch in range(1, recipe.epochs + 1):
         targets = refine(answers, recipe, memory)
         rows = np.flatnonzero(targets.kept | (recipe.consistency & ~answers.is_held_out))
         loss = run.epoch(epoch, rows, targets, np.random.default_rng((seed, epoch)))
-        P = learner.believe()
+        P = learner.believe(watched)
         # The last step of an epoch may ruin the weights after its own loss was still a number.
         run.require_finite(epoch, float(P.sum()))
-        view = learner.believe(np.random.default_rng((seed, epoch, 1))) if recipe.needs_view else None
-        memory = observe(memory, P, view, answers, recipe)
-        reports.append(_report(epoch, loss, P, answers, targets))
+        view = learner.believe(watched, np.random.default_rng((seed, epoch, 1))) if recipe.needs_view else None
+        memory = observe(memory, P, view, seen, recipe)
+        reports.append(_report(epoch, loss, P, seen, targets))
         if recipe.guard:
             guard.watch(memory.accuracies)
     restored = guard.restore(memory.accuracies, memory.in_set_rates) if recipe.guard else None
@@ -119,6 +124,13 @@ def train(
         places=memory.places,
         restored_epoch=restored,
     )
+
+
+def _watched(n: int, recipe: Recipe, seed: int) -> NDArray[np.int64]:
+    """The texts whose beliefs are asked for after each epoch, in order."""
+    if recipe.needs_belief or n <= WATCHED_TEXTS:
+        return np.arange(n)
+    return np.sort(np.random.default_rng((seed, n)).choice(n, WATCHED_TEXTS, replace=False))
 
 
 class _Run:

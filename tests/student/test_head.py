@@ -8,7 +8,10 @@ from candist_core.answers import read_answers
 from candist_core.errors import StudentError
 from candist_core.memory import observe
 from candist_core.recipe import RECIPES, find_recipe
-from candist_core.student.head import HeadSettings, train_head
+from candist_core.student.device import choose_device
+from candist_core.student.head import Head, HeadLearner, HeadSettings, train_head
+from candist_core.student.train import WATCHED_TEXTS
+from candist_core.student.train import train as run_training
 from tests.core.planted import plant
 
 SMALL = HeadSettings(hidden=16, device="cpu", learning_rate=1e-2)
@@ -152,3 +155,21 @@ def test_the_guard_goes_back_to_the_weights_of_the_best_epoch(monkeypatch):
     assert head.trained.restored_epoch == 3
     np.testing.assert_array_equal(head.predict(X), beliefs[2])
     assert not np.array_equal(beliefs[2], beliefs[5])
+
+
+@pytest.mark.parametrize(("name", "n_asked"), [("sa_ce", WATCHED_TEXTS), ("ca_proden", 600)])
+def test_only_what_hangs_on_beliefs_asks_for_all_of_them(name, n_asked):
+    X = np.eye(4, dtype=np.float32)[np.arange(600) % 2]
+    R = np.where(np.eye(4, dtype=bool)[np.arange(600) % 2], 0, -1)
+    asked = []
+
+    class Watched(HeadLearner):
+        def believe(self, rows, rng=None):
+            asked.append(len(rows))
+            return super().believe(rows, rng)
+
+    recipe = find_recipe(name, epochs=2)
+    learner = Watched(Head(4, 4, HeadSettings()), X, 64, choose_device("cpu"))
+    trained = run_training(learner, read_answers(R >= 0, R, recipe, seed=0), recipe, 1e-2, seed=0)
+    assert asked == [n_asked, n_asked]
+    assert trained.epochs[-1].in_set_rate == 1.0
