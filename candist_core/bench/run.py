@@ -1,10 +1,11 @@
-"""Run experiments and keep their tables as Markdown and JSON."""
+"""Run experiments and keep their tables as Markdown and JSON, and a plot of each."""
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from candist_core.bench.plots import draw
 from candist_core.bench.suites import SUITES, Bench
 from candist_core.bench.tables import Figures
 
@@ -17,7 +18,7 @@ def run_suites(
     Args:
         names: keys of `SUITES`.
         data: the folder of corpora.
-        out: where `NAME.md` and `NAME.json` are written.
+        out: where `NAME.md`, `NAME.json` and, with matplotlib, `NAME.png` are written.
         seeds: of every run.
         tell: told what has been measured.
 
@@ -36,5 +37,6 @@ def run_suites(
         text = "\n\n".join(f"**{table.title}**\n\n{table.markdown()}" for table in figures)
         (out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
         (out / f"{name}.json").write_text(json.dumps([asdict(table) for table in figures], indent=1), encoding="utf-8")
+        draw(figures, out / f"{name}.png")
         every += figures
     return every

@@ -270,7 +270,11 @@ def _flipped(corpus: Corpus, kind: str, rate: float) -> NDArray[np.int16]:
         margin = (corpus.X * centres[corpus.y]).sum(axis=1) - likeness.max(axis=1)
         wrong, is_wrong = nearest, margin.argsort().argsort() < rate * n
     first = np.where(is_wrong, wrong, corpus.y)
-    second = np.where(is_wrong & (rng.random(n) < 0.5), corpus.y, np.where(first == nearest, corpus.y, nearest))
+    # Neither the first label nor the true one.
+    third = (first + 1) % k
+    third = np.where(third == corpus.y, (first + 2) % k, third)
+    stranger = np.where(nearest == first, third, nearest)
+    second = np.where(is_wrong, np.where(rng.random(n) < 0.5, corpus.y, stranger), nearest)
     has_second = (is_wrong | (rng.random(n) < 0.2)) & (second != first)
     R = np.full((n, k), -1, dtype=np.int16)
     R[np.arange(n)[has_second], second[has_second]] = 1

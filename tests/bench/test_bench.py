@@ -1,0 +1,115 @@
+"""Experiments on a planted corpus: they run, say what they measured, and refuse data that is not there."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from candist_core.bench import suites
+from candist_core.bench.corpora import load_corpus
+from candist_core.bench.plots import draw
+from candist_core.bench.tables import Figures, bootstrap_difference
+from candist_core.errors import ConfigError
+from flows.cli import app
+
+LABELS = ("north", "south", "west")
+
+
+def embed(texts):
+    """A direction for each label's name in a text, and a little of the text's own."""
+    rows = np.zeros((len(texts), 6), dtype=np.float32)
+    for i, text in enumerate(texts):
+        for j, label in enumerate(LABELS):
+            rows[i, j] = label in text
+        rows[i, 3 + len(text) % 3] += 0.3
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def data(tmp_path):
+    for name in ("trec", "banking77"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "labels.txt").write_text("\n".join(LABELS))
+        rng = np.random.default_rng(0)
+        for split, n in (("train", 240), ("test", 60)):
+            gold = [LABELS[i % 3] for i in range(n)]
+            rows = [
+                {"id": f"{split}-{i}", "text": f"{'x' * (i % 7)} {name} {name_}", "gold": name_}
+                for i, name_ in enumerate(gold)
+            ]
+            (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            if split == "train":
+                replies = [
+                    {
+                        "id": row["id"],
+                        "reply": json.dumps(
+                            {"candidates": [LABELS[rng.integers(3)] if rng.random() < 0.2 else row["gold"]]}
+                        ),
+                    }
+                    for row in rows
+                ]
+                (folder / "replies_ca_add.jsonl").write_text("".join(json.dumps(row) + "\n" for row in replies))
+    return tmp_path
+
+
+def test_a_corpus_is_read_under_both_teachers(data):
+    llm, zeroshot = (load_corpus(data, "trec", teacher, embed) for teacher in ("llm", "zeroshot"))
+    assert (llm.X.shape, llm.y_test.shape, llm.R.shape) == ((240, 6), (60,), (240, 3))
+    assert 0.8 < (llm.first == llm.y).mean() < 0.95
+    assert (zeroshot.first == zeroshot.y).all()
+    assert not np.array_equal(llm.R, zeroshot.R)
+
+
+def test_final_labels_of_a_planted_corpus_beat_a_random_fifth_of_mistakes(data):
+    said = []
+    figures = list(suites.labels(suites.Bench(data, embed, [0], said.append)))
+    accuracy = {row[0]: row for row in figures[0].rows}
+    teacher, student, final = accuracy["llm, trec"][1:4]
+    assert student > 0.95 > final >= teacher
+    assert [table.title.split()[0] for table in figures] == ["Accuracy", "Which", "Calibration"]
+    assert len(figures[1].rows) == 16
+    assert said == ["llm, trec", "llm, banking77", "zeroshot, trec", "zeroshot, banking77"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "n_wrong"), [("uniform", 0.0, 0), ("by class", 0.4, 96), ("by likeness", 0.25, 60)]
+)
+def test_planted_noise_has_the_rate_asked_for_and_half_of_it_the_truth_second(data, kind, rate, n_wrong):
+    corpus = load_corpus(data, "banking77", "llm", embed)
+    R = suites._flipped(corpus, kind, rate)
+    is_wrong = (R == 0).argmax(axis=1) != corpus.y
+    assert is_wrong.sum() == pytest.approx(n_wrong, abs=25)
+    covered = (R >= 0)[np.arange(len(corpus.y)), corpus.y]
+    assert covered[~is_wrong].all()
+    if n_wrong:
+        assert 0.3 < covered[is_wrong].mean() < 0.7
+
+
+def test_a_difference_of_two_runs_has_an_interval_around_it():
+    rng = np.random.default_rng(0)
+    right, other = rng.random((3, 500)) < 0.8, rng.random((3, 500)) < 0.7
+    mean, low, high = bootstrap_difference(right, other)
+    assert low < mean < high
+    assert low > 0
+    assert mean == pytest.approx(right.mean() - other.mean())
+
+
+def test_a_plot_is_drawn_of_numbers_alone(tmp_path):
+    table = Figures("Noise", ("share", "a", "said"), (("0.0", 0.9, "x"), ("0.2", 0.8, "y")))
+    assert draw([table], tmp_path / "noise.png")
+    assert (tmp_path / "noise.png").read_bytes().startswith(b"\x89PNG")
+    assert not draw([Figures("t", ("a",), (("x",),))], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_data_that_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(ConfigError, match=r"trec: found no labels.txt, wanted labels, texts and replies"):
+        load_corpus(tmp_path, "trec", "llm", embed)
+
+
+def test_an_unknown_experiment_is_named_with_the_known_ones(tmp_path):
+    result = CliRunner().invoke(app, ["bench", "lables", "--data", str(tmp_path)])
+    assert isinstance(result.exception, ConfigError)
+    assert "one of labels, students, encoders, steps, noise, sizes" in str(result.exception)
