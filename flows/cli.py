@@ -231,6 +231,28 @@ def labels(
     _out.print(f"wrote {frame.height:,} rows to {out}", highlight=False, markup=False, soft_wrap=True)
 
 
+@app.command()
+def audit(
+    version: VersionArg,
+    out: Annotated[Path, typer.Option(help="File to write, .csv, .jsonl or .parquet; a new one.")],
+    rows: Annotated[int, typer.Option(min=1, help="Texts to draw.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other texts.")] = 0,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+) -> None:
+    """Draw texts of a version at random for a person to label; name the file as `audit.uri` of the next run.
+
+    Example: `candist audit published/support-intents --out audit.csv`
+    """
+    from candist_core.stages.publish import draw_audit, export_labels, load_labels
+
+    if out.exists():
+        raise ConfigError(f"file {out}", "one that exists", "a new one", "name another with --out")
+    drawn = draw_audit(load_labels(version, endpoint_url, profile), rows, seed)
+    export_labels(drawn, out)
+    _out.print(f"wrote {drawn.height:,} texts to {out}; fill in the column label", markup=False, soft_wrap=True)
+
+
 def _confirm_cost(settings: RunConfig, yes: bool) -> None:
     """Ask before a run that is estimated above the set sum."""
     if yes or not any(teacher.kind is TeacherKind.OPENAI for teacher in settings.teachers):

@@ -7,9 +7,13 @@ import polars as pl
 import pytest
 
 from candist_core import annotate_shard, distill_student, ingest_corpus, plan_annotation, predict_shard
+from candist_core.config import AuditConfig, Location
+from candist_core.edges.labelled_source import read_labelled
 from candist_core.edges.store import open_store
 from candist_core.errors import ConfigError
+from candist_core.shots import Shot
 from candist_core.stages.distill import find_student, read_lesson
+from candist_core.stages.publish import draw_audit, export_labels
 from candist_core.tables import BELIEFS
 from tests.flows.corpora import demo_config, demo_rows
 from tests.student.conftest import tiny_bert as tiny_bert
@@ -99,3 +103,24 @@ def test_an_audit_that_does_not_fit_is_one_sentence(tmp_path, tiny_bert, rows, s
     with pytest.raises(ConfigError, match=said) as caught:
         distill_student(config, corpus.texts, annotated)
     assert "audit.uri" in str(caught.value)
+
+
+def test_texts_drawn_for_an_audit_are_distinct_show_no_verdict_and_come_back_once_labelled(tmp_path):
+    texts = ["same", "same", *(f"text {i}" for i in range(48))]
+    frame = pl.DataFrame(
+        {
+            "doc_id": [str(i) for i in range(50)],
+            "text": texts,
+            "label": ["b"] * 50,
+            "confidence": [0.9] * 50,
+            "candidates": [["b", "a"]] * 50,
+        }
+    )
+    drawn = draw_audit(frame, n=100, seed=0)
+    assert drawn.columns == ["doc_id", "text", "candidates", "label"]
+    assert sorted(drawn["text"]) == sorted(set(texts))
+    assert draw_audit(frame, n=10, seed=0)["doc_id"].to_list() != draw_audit(frame, n=10, seed=1)["doc_id"].to_list()
+    assert drawn["candidates"].to_list() == [["a", "b"]] * 49
+    export_labels(drawn.with_columns(label=pl.Series(["a", *[""] * 48])), tmp_path / "audit.csv")
+    config = AuditConfig(uri=str(tmp_path / "audit.csv"))
+    assert read_labelled(config, Location(uri="."), ("a", "b")) == (Shot(drawn["text"][0], "a"),)
