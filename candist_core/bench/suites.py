@@ -305,7 +305,7 @@ def sizes(bench: Bench) -> Iterator[Figures]:
             cut = replace(corpus, name=f"{corpus.name} {width}", R=R)
             found = [
                 float((_tested(bench, cut, name, bench.seeds[0]).argmax(axis=1) == corpus.y_test).mean())
-                for name in ("ca_uniform", "ca_cc", "ca_ml_flat", "ca_dr_c")
+                for name in ("ca_uniform", "ca_cc", "ca_ml_flat", "ca_dr")
             ]
             rows.append((corpus.name, str(width), coverage(cut.S, corpus.y), mean_set_size(cut.S), *found))
             bench.tell(str(rows[-1]))
@@ -317,7 +317,7 @@ def sizes(bench: Bench) -> Iterator[Figures]:
         "ca_uniform",
         "ca_cc",
         "ca_ml_flat",
-        "ca_dr_c",
+        "ca_dr",
     )
     yield Figures("Number of candidates, accuracy on test", columns, tuple(rows))
 
