@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check unit bench bench-peers lock clean
+.PHONY: help demo test test-full check unit bench bench-peers bench-student lock clean
 
 help:
 	@echo "make demo    label the sample corpus and publish a version (all set-up included)"
@@ -16,6 +16,7 @@ help:
 	@echo "make check   format, lint, types, import arrows, doctests"
 	@echo "make unit    the tests that take no server"
 	@echo "make bench   the annotation stage beside bare clients, at endpoints that misbehave, and its memory"
+	@echo "make bench-student  training and prediction beside transformers' Trainer and pipeline"
 	@echo "make bench-peers  other labelling tools against the same server"
 	@echo "make lock    write requirements.lock anew"
 
@@ -52,6 +53,10 @@ bench: $(READY)
 	@$(BIN)/python -m tests.benchmarks.bench_annotate --cases slow_tail random_429 rpm_cap rpm_told poison
 	@$(BIN)/python -m tests.benchmarks.bench_annotate --rows 3000 --latency-s 0.002 --in-flight 64
 	@$(BIN)/python -m tests.benchmarks.bench_memory --texts 1000000
+
+# The data are a folder of corpora, see docs/method.md; without DATA the sample corpus is used.
+bench-student: $(READY)
+	@$(BIN)/python -m tests.benchmarks.bench_student $(if $(DATA),--data $(DATA))
 
 # Each peer in a virtual environment of its own, outside the lock.
 bench-peers: $(READY)

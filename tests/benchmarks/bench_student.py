@@ -7,14 +7,13 @@ median over pairs of neighbouring runs, so that the drift of a busy machine hits
 - training: `distill`, recipe sa_ce, beside `transformers.Trainer` with its defaults (float32, random batches padded to
   their longest text, linear schedule without warm-up). Same weights, texts, one given label each, epochs, batch size,
   cut and peak learning rate. Ours also has its faster head, warm-up and weight decay, batches of like length,
-  bfloat16 where the CPU multiplies it, and after every epoch one pass over all texts for its signals, which counts;
+  bfloat16 where the CPU multiplies it, and after every epoch a pass over a sample for its signals, which counts;
 - inference: `Student.predict` beside `transformers.pipeline` at its fastest batch size, with the same trained student.
 
 Timed is all from texts to weights on disk, or to labels: tokenising and saving count, loading does not, nor does a
 warm-up on a batch. As `distill` loads weights itself, loading them is timed just before in the same process and
 taken off. Accuracy is that of both saved models on held-out texts, told by the same code; `same` is the share of
 texts that both ways of inference give the same label.
-Where `accelerate` is missing there is no Trainer; a plain PyTorch loop with the same steps stands in, so named.
 """
 
 import argparse
@@ -141,7 +140,7 @@ def train_candist(job: Job, seed: int, folder: Path) -> float:
 
 
 def train_transformers(job: Job, seed: int, folder: Path) -> float:
-    """Seconds of `transformers.Trainer`, or of the loop that stands in for it."""
+    """Seconds of `transformers.Trainer`."""
     path = find_weights("minilm").path
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     tokenizer.model_max_length = job.max_tokens
@@ -157,16 +156,10 @@ def train_transformers(job: Job, seed: int, folder: Path) -> float:
         {name: column[i] for name, column in encoded.items()} | {"labels": label}
         for i, label in enumerate(job.train.gold)
     ]
-    fit = fit_trainer if has_trainer() else fit_loop
-    fit(model, tokenizer, rows, job, seed, folder)
+    fit_trainer(model, tokenizer, rows, job, seed, folder)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return time.perf_counter() - started_at
-
-
-def has_trainer() -> bool:
-    """Whether `transformers.Trainer` can run here: it needs accelerate."""
-    return bool(transformers.utils.is_accelerate_available())
 
 
 def fit_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], job: Job, seed: int, folder: Path) -> None:
@@ -184,27 +177,6 @@ def fit_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], job: Job
         disable_tqdm=True,
     )
     transformers.Trainer(model=model, args=settings, train_dataset=rows, processing_class=tokenizer).train()
-
-
-def fit_loop(model: Any, tokenizer: Any, rows: list[dict[str, Any]], job: Job, seed: int, folder: Path) -> None:
-    """The steps of `transformers.Trainer` 5 at its defaults: fused AdamW without decay, linear fall, clipping at 1."""
-    loader: Any = torch.utils.data.DataLoader(
-        rows,  # type: ignore[arg-type]  # as for the Trainer, whatever has a length and items will do
-        batch_size=job.batch_rows,
-        shuffle=True,
-        collate_fn=transformers.DataCollatorWithPadding(tokenizer),
-        generator=torch.Generator().manual_seed(seed),
-    )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=StudentConfig().learning_rate, weight_decay=0.0, fused=True)
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, 0, job.epochs * len(loader))
-    model.train()
-    for _ in range(job.epochs):
-        for batch in loader:
-            model(**batch).loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            model.zero_grad()
 
 
 Way = Callable[[Job, int, Path], float]
@@ -254,8 +226,7 @@ def compare_training(job: Job, runs: int, folder: Path) -> str:
         with tempfile.TemporaryDirectory() as scratch:
             theirs.append(alone(train_alone, train_transformers, job, seed, Path(scratch)))
     accuracies = [f"{statistics.median(accuracy for _, accuracy in side):.3f}" for side in (ours, theirs)]
-    other = "transformers.Trainer" if has_trainer() else "plain PyTorch loop, steps as Trainer's"
-    rates = rate_cells([rate for rate, _ in ours], other, [rate for rate, _ in theirs])
+    rates = rate_cells([rate for rate, _ in ours], "transformers.Trainer", [rate for rate, _ in theirs])
     return f"{len(job.train.texts)} | {rates} | {accuracies[0]} | {accuracies[1]} | "
 
 
@@ -313,10 +284,6 @@ def main() -> None:
     options = parser.parse_args()
     # Read by the fresh processes when they import: the tokenizers' threads, and no question to a hub.
     os.environ |= {"RAYON_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
-    if not has_trainer():
-        print(
-            "accelerate is not installed, so a plain PyTorch loop with its steps stands in for transformers.Trainer.\n"
-        )
     print("| task | words | texts | candist texts/s | beside | its texts/s | ratio | accuracy | its accuracy | same |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     rates = {}
