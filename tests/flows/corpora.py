@@ -33,7 +33,10 @@ def demo_labels() -> list[dict[str, str]]:
 
 
 def demo_config(folder: Path, n: int = 200, epochs: int = 2, **changes: dict[str, Any]) -> RunConfig:
-    """A run over n rows with everything inside the folder; `changes` replace settings group by group."""
+    """A run over n rows with everything inside the folder; `changes` replace settings group by group.
+
+    The student is a head, which trains in a second; a test about whole encoders says so.
+    """
     write_jsonl(folder / "corpus.jsonl", demo_rows(n))
     write_jsonl(folder / "replies.jsonl", demo_replies(n))
     data: dict[str, Any] = {
@@ -42,7 +45,7 @@ def demo_config(folder: Path, n: int = 200, epochs: int = 2, **changes: dict[str
         "source": {"uri": str(folder / "corpus.jsonl"), "id": "id", "gold": "gold", "shard_rows": 100},
         "store": {"uri": str(folder / "work")},
         "teacher": {"kind": "replay", "replies_uri": str(folder / "replies.jsonl")},
-        "student": {"epochs": epochs, "warmup_epochs": 1},
+        "student": {"kind": "frozen", "epochs": epochs, "warmup_epochs": 1},
         "checks": {"max_review_rate": 1.0},
         "compute": {"workers": 2, "processes": False},
         "publish": {"uri": str(folder / "published")},

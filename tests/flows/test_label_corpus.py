@@ -77,7 +77,7 @@ def answers_by_text(n: int) -> dict[str, str]:
 
 
 def test_the_command_labels_a_corpus_over_processes_and_reuses_everything_the_second_time(tmp_path):
-    config = demo_config(tmp_path, compute={"workers": 2, "processes": True})
+    config = demo_config(tmp_path, student={"kind": "encoder"}, compute={"workers": 2, "processes": True})
     path = write_config(tmp_path, config)
     first = candist("run", path, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
@@ -364,7 +364,9 @@ def processes_of(session: int) -> list[str]:
 
 
 def test_ctrl_c_is_one_line_and_leaves_no_process(tmp_path):
-    config = demo_config(tmp_path, n=60, epochs=200, compute={"workers": 2, "processes": True})
+    config = demo_config(
+        tmp_path, n=60, epochs=200, student={"kind": "encoder"}, compute={"workers": 2, "processes": True}
+    )
     process = start_candist(write_config(tmp_path, config))
     assert process.stdout is not None
     said = ""
