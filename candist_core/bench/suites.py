@@ -24,7 +24,7 @@ from candist_core.bench.tables import (
 )
 from candist_core.config import StudentConfig
 from candist_core.label_model import Audited, confidence, fit_label_model, posterior, taught_posterior, trusts_order
-from candist_core.metrics import coverage, expected_calibration_error, mean_set_size
+from candist_core.metrics import coverage, expected_calibration_error
 from candist_core.ports import Embedder
 from candist_core.recipe import RECIPES, Recipe, Rule, find_recipe
 from candist_core.reports import LabelModel
@@ -285,41 +285,34 @@ def _flipped(corpus: Corpus, kind: str, rate: float) -> NDArray[np.int16]:
 _WIDTHS = (1, 2, 3, 5, 8)
 
 
+_UNORDERED = ("ca_uniform", "ca_cc", "ca_ml_flat", "ca_dr")
+
+
 def sizes(bench: Bench) -> Iterator[Figures]:
     """Sets cut or filled up to a given number of labels by the zero-shot teacher's likeness."""
-    rows = []
-    for corpus in bench.corpora:
-        if not corpus.name.startswith("zeroshot"):
-            continue
-        centres = np.stack(
-            [
-                corpus.X[corpus.first == j].mean(axis=0) if (corpus.first == j).any() else np.zeros(corpus.X.shape[1])
-                for j in range(len(corpus.labels))
-            ]
-        )
-        likeness = corpus.X @ centres.T + 10.0 * corpus.S - np.where(corpus.S, corpus.R, 0)
-        order = np.argsort(-likeness, axis=1, kind="stable")
+    for corpus in (corpus for corpus in bench.corpora if corpus.name.startswith("zeroshot")):
+        order = _by_likeness(corpus)
+        rows = []
         for width in (width for width in _WIDTHS if width < len(corpus.labels)):
             R = np.full(corpus.R.shape, -1, dtype=np.int16)
             np.put_along_axis(R, order[:, :width], np.arange(width, dtype=np.int16)[None], axis=1)
             cut = replace(corpus, name=f"{corpus.name} {width}", R=R)
-            found = [
-                float((_tested(bench, cut, name, bench.seeds[0]).argmax(axis=1) == corpus.y_test).mean())
-                for name in ("ca_uniform", "ca_cc", "ca_ml_flat", "ca_dr")
-            ]
-            rows.append((corpus.name, str(width), coverage(cut.S, corpus.y), mean_set_size(cut.S), *found))
-            bench.tell(str(rows[-1]))
-    columns = (
-        "teacher, corpus",
-        "labels a set",
-        "coverage",
-        "mean size",
-        "ca_uniform",
-        "ca_cc",
-        "ca_ml_flat",
-        "ca_dr",
-    )
-    yield Figures("Number of candidates, accuracy on test", columns, tuple(rows))
+            beliefs = [_tested(bench, cut, name, bench.seeds[0]) for name in _UNORDERED]
+            found = [float((P.argmax(axis=1) == corpus.y_test).mean()) for P in beliefs]
+            rows.append((str(width), coverage(cut.S, corpus.y), *found))
+            bench.tell(f"{corpus.name} {rows[-1]}")
+        title = f"Number of candidates, {corpus.name}, accuracy on test"
+        yield Figures(title, ("labels a set", "coverage", *_UNORDERED), tuple(rows))
+
+
+def _by_likeness(corpus: Corpus) -> NDArray[np.int64]:
+    """Labels of each text, (n, k): those of its set in their order, then the nearest."""
+    k = len(corpus.labels)
+    centres = np.zeros((k, corpus.X.shape[1]), dtype=np.float32)
+    for j in np.unique(corpus.first[corpus.first >= 0]):
+        centres[j] = corpus.X[corpus.first == j].mean(axis=0)
+    likeness = corpus.X @ centres.T + np.where(corpus.S, 10.0 * k - corpus.R, 0.0)
+    return np.argsort(-likeness, axis=1, kind="stable")
 
 
 SUITES: Mapping[str, Callable[[Bench], Iterator[Figures]]] = {
