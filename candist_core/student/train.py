@@ -26,6 +26,7 @@ from candist_core.refine import Targets, refine
 from candist_core.reliability import agreement
 from candist_core.reports import EpochReport
 from candist_core.student.device import Device
+from candist_core.student.encode import threads
 from candist_core.student.step import Extras, Learner, backward_in_parts, batch_loss, extras_of
 
 WARMUP_SHARE = 0.1
@@ -66,14 +67,10 @@ class Trained:
 @contextmanager
 def seeded(seed: int, device: Device, n_threads: int | None = None) -> Iterator[None]:
     """Seed torch for new heads and dropout, and leave its random state and thread count as they were found."""
-    before = torch.get_num_threads()
-    with torch.random.fork_rng([device.name] if device.name.startswith("cuda") else []):
+    cuda = [device.name] if device.name.startswith("cuda") else []
+    with torch.random.fork_rng(cuda), threads(n_threads):
         torch.manual_seed(seed)
-        torch.set_num_threads(n_threads or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        yield
 
 
 def train(
