@@ -122,7 +122,7 @@ class StudentConfig(Settings):
     folds: int = Field(
         5, ge=2, le=20, description="Parts of the texts for beliefs about texts that were not trained on."
     )
-    epochs: int = Field(5, ge=1, le=200, description="Passes over the training texts.")
+    epochs: int = Field(5, ge=1, le=200, description="Passes of an encoder over the training texts; a head takes 20.")
     warmup_epochs: int = Field(3, ge=1, le=100, description="Epochs before rows may be dropped or trusted (dr).")
     batch_rows: int = Field(32, ge=1, le=4096, description="Texts in one training step.")
     learning_rate: float = Field(1e-4, gt=0, le=1, description="Peak learning rate of AdamW.")

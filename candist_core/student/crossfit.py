@@ -96,8 +96,8 @@ def cross_fit(
         taught = rows[folds[rows] != fold]
         if len(taught) > MAX_ROWS:
             taught = np.sort(rng.choice(taught, MAX_ROWS, replace=False))
-        is_held = len(taught) == 0
-        heads.append(None if is_held else train_head(X[taught], S[taught], ranks[taught], recipe, seed, settings))
+        is_taught = len(taught) > 0
+        heads.append(train_head(X[taught], S[taught], ranks[taught], recipe, seed, settings) if is_taught else None)
         # Counted are the reads of the student itself, which come after.
         on_progress(Progress("distill", "", 0, len(rows), note=f"out of fold, {fold + 1} of {n_folds}"))
     return CrossFit(tuple(heads), folds, S.shape[1])

@@ -191,6 +191,17 @@ class SentenceEmbedder:
         return vectors
 
 
+def distinct_texts(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """Each text once, in the order of first sight, and the place of every text among them, (n,).
+
+    Example:
+        >>> distinct_texts(["a", "b", "a"])
+        (['a', 'b'], array([0, 1, 0]))
+    """
+    places = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    return list(places), np.array([places[text] for text in texts], dtype=np.int64)
+
+
 @contextmanager
 def threads(n: int | None) -> Iterator[None]:
     """Let torch use n threads, None as many as it may now, and afterwards as many as before.

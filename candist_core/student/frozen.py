@@ -23,7 +23,7 @@ from candist_core.ports import Embedder, OnProgress, Progress, ignore_progress
 from candist_core.recipe import Recipe, recipe_of
 from candist_core.student.device import Device, choose_device
 from candist_core.student.distill import Distilled
-from candist_core.student.encode import SentenceEmbedder, threads
+from candist_core.student.encode import SentenceEmbedder, distinct_texts, threads
 from candist_core.student.head import Head, HeadSettings, predict_head, train_head
 
 HEAD_WEIGHTS, HEAD_CARD = "head.safetensors", "head.json"
@@ -87,14 +87,13 @@ class FrozenStudent:
             on_progress: told every thousand texts how many distinct ones are done.
             part: which shard, for `on_progress`.
         """
-        distinct = list(dict.fromkeys(texts))
+        distinct, places = distinct_texts(texts)
         probs: NDArray[np.float32] = np.zeros((len(distinct), len(self.labels)), dtype=np.float32)
         for start in range(0, len(distinct), _PROGRESS_TEXTS):
             chunk = distinct[start : start + _PROGRESS_TEXTS]
             probs[start : start + len(chunk)] = predict_head(self.network, self.embed(chunk), self.device)
             on_progress(Progress("predict", part, start + len(chunk), len(distinct)))
-        place = {text: i for i, text in enumerate(distinct)}
-        return probs[np.array([place[text] for text in texts], dtype=np.int64)]
+        return probs[places]
 
 
 def distill_frozen(

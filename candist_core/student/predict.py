@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from candist_core.errors import StudentError
 from candist_core.ports import OnProgress, Progress, ignore_progress
 from candist_core.student.device import choose_device
-from candist_core.student.encode import Weights, tokenise
+from candist_core.student.encode import Weights, distinct_texts, tokenise
 from candist_core.student.model import Classifier, load_classifier, predict_probs
 
 
@@ -50,11 +50,10 @@ class Student:
             on_progress: told after each batch how many distinct texts are done.
             part: which shard, for `on_progress`.
         """
-        distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        distinct, places = distinct_texts(texts)
 
         def tell(done: int) -> None:
             on_progress(Progress("predict", part, done, len(distinct)))
 
-        tokens = tokenise(self.classifier.tokenizer, list(distinct))
-        probs = predict_probs(self.classifier, tokens, tell)
-        return probs[np.array([distinct[text] for text in texts], dtype=np.int64)]
+        tokens = tokenise(self.classifier.tokenizer, distinct)
+        return predict_probs(self.classifier, tokens, tell)[places]
