@@ -18,7 +18,7 @@ _SOME_SHARE, _SOME_AT_FIRST, _SOME = 0.05, 4, 2
 _EPOCH_S, _EPOCH_SENDS, _SEARCH_EPOCH_S, _SEARCH_SENDS = 1.0, 20, 0.5, 4
 # Growth an epoch: while the limit is searched for, at first and at least; where a limit turned out to be none; and just
 # below a measured one, from where it quickens.
-_SEARCH, _LEAST_SEARCH, _WRONG, _GENTLE, _QUICKENING = 1.0, 0.05, 0.3, 0.01, 1.25
+_SEARCH, _LEAST_SEARCH, _WRONG, _GENTLE, _QUICKENING = 1.0, 0.05, 0.3, 0.01, 2.0
 # Just under what was measured an endpoint refuses nothing.
 _BACK_OFF = 0.995
 # A measurement of so many requests is sure.
@@ -69,8 +69,8 @@ class Bucket:
 class LearnedRate:
     """Requests a second that the endpoint takes; infinite until it refuses many.
 
-    Refusals measure the limit (`Taken`). From just under that the rate grows until the next refusals. Those that come
-    by chance (a shaky endpoint) are told apart by an experiment: they do not become fewer as the rate falls.
+    Refusals measure the limit (`Taken`). From just under that the rate grows until the next refusal. Those that come by
+    chance (a shaky endpoint) are told apart by an experiment: they do not become fewer as the rate falls.
 
     Args:
         default_wait_s: what an endpoint that names no time is taken to mean by its first refusals.
@@ -101,6 +101,8 @@ class LearnedRate:
     _n_guessed: int = 0
     # The rate at which the endpoint began to take none.
     _rate_before: float | None = None
+    # The limit, once it was measured surely.
+    _measured: float = math.inf
     # The highest rate without refusals since the limit was met last.
     _clean_rate: float = 0.0
     # Since the rate was changed last.
@@ -130,13 +132,18 @@ class LearnedRate:
         self._taken.refused(number, self.n_sent, now)
         self._n_epoch_refused += number > self._epoch_first
         score = self._many.refused(number, _CLOSED_SHARE if self._is_control else _MANY_SHARE + self._chance)
-        if score < (_MANY_AT_FIRST if self.rate == math.inf else _MANY):
+        if not self._is_above and score < (_MANY_AT_FIRST if self.rate == math.inf else _MANY):
             return False
         if self._taken.n <= 0:
             self._rate_before = self.rate
             return True
         self._limit(now, self._n_epoch_refused / max(1, self._n_epoch), retry_after_s)
         return False
+
+    @property
+    def _is_above(self) -> bool:
+        """Whether the rate tries what lies above a limit that refusals by chance did not feign."""
+        return self._measured < self.rate < math.inf and not self._chance and self._taken.n >= _SURE
 
     def resume(self, now: float, was_long: bool) -> None:
         """Go on after the endpoint took none; after long, at the rate of before."""
@@ -160,9 +167,11 @@ class LearnedRate:
     def _limit(self, now: float, share: float, retry_after_s: float | None = None) -> None:
         """Set the rate by what was taken since the limit was met last; such a share was refused of late."""
         rate, n_counted = self._taken.measure(now, self.n_sent)
+        at_least = self._measured if self._is_above else 0.0
         self._share_before, self._is_control, self._n_guessed = share, True, 0
         if n_counted >= _SURE and rate >= _USED * self._clean_rate:
-            self._growth = _GENTLE
+            rate = max(rate, at_least)
+            self._growth, self._measured = _GENTLE, rate
         elif self._taken.was_empty:
             # So few are measured badly.
             self._growth = max(_LEAST_SEARCH, self._growth / 2)

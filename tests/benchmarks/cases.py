@@ -1,4 +1,4 @@
-"""Endpoints that misbehave, for the benchmarks of annotation. Each is a `ChatServer` of its own."""
+"""Endpoints that misbehave, for the benchmarks of annotation. Each is a `BenchServer` of its own."""
 
 import random
 import time
@@ -7,7 +7,8 @@ from hashlib import blake2b
 from typing import Any
 
 from candist_core.rate import Bucket
-from tests.fakes import ChatServer, Step, first_label, status
+from tests.benchmarks.server import BenchServer
+from tests.fakes import Step, first_label, status
 
 CASES = {
     "slow_tail": "2 % of answers take 3 s",
@@ -33,43 +34,47 @@ def latency_of(text: str, latency_s: float) -> float:
     return SLOW_S if is_slow else latency_s
 
 
-def make_server(latency_s: float, case: str | None = None) -> ChatServer:
+def make_server(latency_s: float, case: str | None = None) -> BenchServer:
     """The server of a case; without one, a server that always answers."""
+
+    def same(body: Mapping[str, Any]) -> float:
+        return latency_s
+
     if case == "slow_tail":
-        return ChatServer(latency_s=lambda body: latency_of(text_of(body), latency_s))
+        return BenchServer(first_label, lambda body: latency_of(text_of(body), latency_s))
     if case == "random_429":
         chance = random.Random(0)
         refusal = status(429, code="rate_limit_exceeded", retry_after="1")
-        return ChatServer(latency_s=latency_s, gate=lambda body: refusal if chance.random() < 0.1 else None)
+        return BenchServer(first_label, same, gate=lambda body: refusal if chance.random() < 0.1 else None)
     if case in ("rpm_cap", "rpm_told"):
-        return _capped(latency_s, is_told=case == "rpm_told")
-    if case == "poison":
-        return ChatServer(answer=_poisoned, latency_s=latency_s)
-    return ChatServer(latency_s=latency_s)
+        cap = _Cap(is_told := case == "rpm_told")
+        return BenchServer(first_label, same, cap.gate, cap.told if is_told else dict)
+    return BenchServer(_poisoned if case == "poison" else first_label, same)
 
 
 def _poisoned(body: Mapping[str, Any]) -> str | Step:
     return status(400, code="invalid_prompt") if POISON in text_of(body) else first_label(body)
 
 
-def _capped(latency_s: float, is_told: bool) -> ChatServer:
-    bucket = Bucket(rate=_PER_S, capacity=_PER_S)
+class _Cap:
+    """A bucket of requests, and what an endpoint may tell of it."""
 
-    def told() -> dict[str, str]:
-        now = time.monotonic()
-        bucket.wait_s(now)
-        reset_s = (bucket.capacity - bucket.level) / bucket.rate
+    def __init__(self, is_told: bool) -> None:
+        self._bucket, self._is_told = Bucket(rate=_PER_S, capacity=_PER_S), is_told
+
+    def told(self) -> dict[str, str]:
+        bucket = self._bucket
+        bucket.wait_s(time.monotonic())
         return {
             "x-ratelimit-limit-requests": f"{bucket.capacity:.0f}",
             "x-ratelimit-remaining-requests": f"{max(0, int(bucket.level))}",
-            "x-ratelimit-reset-requests": f"{reset_s:.3f}s",
+            "x-ratelimit-reset-requests": f"{(bucket.capacity - bucket.level) / bucket.rate:.3f}s",
         }
 
-    def gate(body: Mapping[str, Any]) -> Step | None:
+    def gate(self, body: Mapping[str, Any]) -> Step | None:
         now = time.monotonic()
-        if bucket.wait_s(now):
-            return Step("status", 429, "slow down", {"retry-after": "1", **(told() if is_told else {})}, "rate_limit")
-        bucket.take(now)
+        if self._bucket.wait_s(now):
+            headers = {"retry-after": "1", **(self.told() if self._is_told else {})}
+            return Step("status", 429, "slow down", headers, "rate_limit")
+        self._bucket.take(now)
         return None
-
-    return ChatServer(latency_s=latency_s, gate=gate, headers_of=told if is_told else dict)

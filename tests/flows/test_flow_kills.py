@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,18 @@ class Run:
             start_new_session=True,
         )
 
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave no process, however a test ends."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
+
     def wait_until_asked(self, server: ChatServer, n: int) -> None:
-        """Come back with the n-th request of the server's life."""
-        deadline = time.monotonic() + 90
+        """Come back when the server has been asked n times more than now."""
+        deadline, n = time.monotonic() + 90, n + len(server.requests)
         while len(server.requests) < n:
             assert self._process.poll() is None, self._process.communicate()[1]
             assert time.monotonic() < deadline
@@ -64,7 +74,7 @@ class Run:
         What runs no longer sends nothing, so the silence need not be waited for.
         """
         if kind == "worker":
-            os.kill(chance.choice(self._worker_pids()), signal.SIGKILL)
+            os.kill(chance.choice(self._wait_for_workers()), signal.SIGKILL)
             return
         killed_at = time.monotonic()
         if kind == "group":
@@ -79,6 +89,14 @@ class Run:
         """Let it come to its end, which has to be a good one."""
         said = self._process.communicate(timeout=120)[1]
         assert self._process.returncode == 0, said
+
+    def _wait_for_workers(self) -> list[int]:
+        """Process ids of the workers; none are there while one that was killed before is started again."""
+        deadline = time.monotonic() + 90
+        while not (pids := self._worker_pids()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return pids
 
     def _worker_pids(self) -> list[int]:
         children = psutil.Process(self._process.pid).children()
@@ -140,18 +158,18 @@ def test_killed_runs_pay_twice_for_what_was_in_flight_at_most_and_end_in_the_byt
     monkeypatch.setenv("TEST_KEY", "k")
     answers, chance = recorded_answers(), random.Random(23)
     n_between = (N_TEXTS - N_SPARED) // N_KILLS
-    with ChatServer(answer=lambda body: answers[user_text(body)], latency_s=LATENCY_S) as server:
+    with ChatServer(answer=lambda body: answers[user_text(body)], latency_s=LATENCY_S) as server, ExitStack() as runs:
         path = configured(tmp_path / "killed", server, tiny_bert)
         run = None
         for i in range(N_KILLS):
             kind = KINDS[i % len(KINDS)]
-            run = run or Run(path)
-            run.wait_until_asked(server, i * n_between + chance.randrange(1, n_between))
+            run = run or runs.enter_context(Run(path))
+            run.wait_until_asked(server, chance.randrange(1, n_between))
             run.kill(kind, chance)
             assert len(server.counts) < N_TEXTS, f"kill {i}, of a {kind}, came when all was asked"
             # Who loses a worker goes on by itself.
             run = run if kind == "worker" else None
-        (run or Run(path)).finish()
+        (run or runs.enter_context(Run(path))).finish()
         n_twice = server.counts.total() - N_TEXTS
         assert len(server.counts) == N_TEXTS
         # What was in flight is asked again, so kills that cost nothing were none.
@@ -179,9 +197,9 @@ def test_on_a_cluster_of_someone_else_the_shards_of_a_killed_flow_stop_asking_an
         ChatServer(answer=lambda body: answers[user_text(body)], latency_s=0.2) as server,
     ):
         path = configured(tmp_path / "run", server, tiny_bert, address=cluster.scheduler_address)
-        run = Run(path)
-        run.wait_until_asked(server, 30)
-        run.kill("flow", random.Random())
+        with Run(path) as run:
+            run.wait_until_asked(server, 30)
+            run.kill("flow", random.Random())
         killed_at, leases = time.monotonic(), cluster.scheduler.extensions["semaphores"]
         # A shard holds a lease for as long as it asks.
         while leases.leases or leases.max_leases:
