@@ -1,9 +1,11 @@
 """Labels from a trained student.
 
 n texts, k labels, P (n, k) float32, rows sum to one, columns in the order of `labels`.
-Invariant: rows of P stand in the order of the texts, and equal texts have equal rows.
+Invariant: rows of P stand in the order of the texts, and equal texts of one call have equal rows. In another call,
+among other texts, a row may differ by what bfloat16 rounds away.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from candist_core.ports import OnProgress, Progress, ignore_progress
 from candist_core.student.device import choose_device
 from candist_core.student.encode import Weights, distinct_texts, tokenise
 from candist_core.student.model import Classifier, load_classifier, predict_probs
+from candist_core.student.quick import quick_probs, why_not_quick
+
+_log = logging.getLogger(__name__)
 
 
 class Student:
@@ -56,4 +61,9 @@ class Student:
             on_progress(Progress("predict", part, done, len(distinct)))
 
         tokens = tokenise(self.classifier.tokenizer, distinct)
-        return predict_probs(self.classifier, tokens, tell)[places]
+        if not tokens:
+            return predict_probs(self.classifier, tokens, tell)
+        if reason := why_not_quick(self.classifier, tokens):
+            _log.info("predicting by the whole network: %s", reason)
+            return predict_probs(self.classifier, tokens, tell)[places]
+        return quick_probs(self.classifier, tokens, tell)[places]

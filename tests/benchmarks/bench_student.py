@@ -176,7 +176,10 @@ def fit_trainer(model: Any, tokenizer: Any, rows: list[dict[str, Any]], job: Job
         logging_strategy="no",
         disable_tqdm=True,
     )
-    transformers.Trainer(model=model, args=settings, train_dataset=rows, processing_class=tokenizer).train()
+    trainer = transformers.Trainer(model=model, args=settings, train_dataset=rows, processing_class=tokenizer)
+    # Its summary would stand between the rows of the table.
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train()
 
 
 Way = Callable[[Job, int, Path], float]
@@ -281,6 +284,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--batch-rows", type=int, default=StudentConfig().batch_rows)
     parser.add_argument("--max-tokens", type=int, default=StudentConfig().max_tokens, help="both sides cut here")
+    parser.add_argument("--only", choices=["inference"], help="train one student a kind of text and compare inference")
+    parser.add_argument("--words", choices=["short", "long"], help="one kind of text alone")
     options = parser.parse_args()
     # Read by the fresh processes when they import: the tokenizers' threads, and no question to a hub.
     os.environ |= {"RAYON_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
@@ -288,9 +293,14 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     rates = {}
     for kind, job in make_jobs(options).items():
+        if options.words not in (None, kind):
+            continue
         words = f"{kind}, {statistics.mean(len(text.split()) for text in job.train.texts):.0f}"
         with tempfile.TemporaryDirectory() as folder:
-            print(f"| training | {words} | {compare_training(job, options.runs, Path(folder))} |", flush=True)
+            if options.only == "inference":
+                alone(train_alone, train_candist, job, 0, Path(folder))
+            else:
+                print(f"| training | {words} | {compare_training(job, options.runs, Path(folder))} |", flush=True)
             cells, rates[kind] = compare_inference(job, options.runs, Path(folder))
             print(f"| inference | {words} | {cells} |", flush=True)
     settings = {name: value for name, value in vars(options).items() if name != "data"}
