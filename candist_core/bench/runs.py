@@ -17,6 +17,9 @@ from candist_core.ports import Embedder
 from candist_core.recipe import Recipe, Rule, find_recipe
 from candist_core.reports import LabelModel
 
+FEWER_TEXTS = 1_500
+"""Texts to learn from in the experiments with many cases; all of them would take an hour."""
+
 _HEADS = {True: "sa_ce", False: "ca_ml_flat"}
 
 

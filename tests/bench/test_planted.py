@@ -118,7 +118,14 @@ def test_a_pair_seen_fewer_than_ten_times_has_no_lift():
     assert signals.pair_overlap(S) == pytest.approx(1)
 
 
-def test_noise_is_never_found_below_the_share_that_it_starts_from():
-    R, P = np.full((90, 2), [0, -1]), np.full((90, 2), [0.999, 0.001])
-    assert signals.noise_rate(R, P) == pytest.approx(0.05)
-    assert signals.noise_rate(R, P[:, ::-1]) > 0.5
+def test_a_pair_is_undecided_only_by_the_texts_that_have_both():
+    S = np.array([[1, 1, 0]] * 10 + [[1, 0, 0]] * 5, dtype=bool)
+    assert signals.pair_entropy(np.array([[0.5, 0.5, 0]] * 10 + [[1, 0, 0]] * 5), S) == pytest.approx(1)
+    assert signals.pair_entropy(np.array([[1, 0, 0]] * 10 + [[0.5, 0.5, 0]] * 5), S) == pytest.approx(0, abs=1e-6)
+    assert signals.pair_entropy(np.full((15, 3), 1 / 3), S[:, [0, 2, 2]]) == 0
+
+
+def test_a_louder_belief_against_the_teacher_finds_more_noise():
+    R, P = np.full((90, 2), [0, -1]), np.full((90, 2), [0.3, 0.7])
+    assert signals.noise_rate(R, P, 0.25) > signals.noise_rate(R, P, 2.0)
+    assert signals.noise_rate(R, P[:, ::-1], 1.0) <= 0.05

@@ -9,13 +9,14 @@ from dataclasses import replace
 
 from candist_core.bench.corpora import CORPORA, Corpus
 from candist_core.bench.planted import identical, mixed, partnered, projected, shuffled, split_labels, wrong_clusters
-from candist_core.bench.runs import Bench
+from candist_core.bench.runs import FEWER_TEXTS, Bench
 from candist_core.bench.signals import (
     in_set_entropy,
     in_set_rate,
     largest_set_share,
     mean_companions,
     noise_rate,
+    pair_entropy,
     pair_lift,
     pair_overlap,
     worst_labels_rate,
@@ -24,8 +25,8 @@ from candist_core.bench.tables import Figures, Plot, Shape, Spread, mean_of, spr
 from candist_core.label_model import posterior
 from candist_core.metrics import mean_set_size
 
-FAILURE_TEXTS, FEW_TEXTS = 1_500, 400
-"""Texts to learn from, and of the small corpus."""
+FEW_TEXTS = 400
+"""Of the small corpus."""
 
 _CASES: Mapping[str, Callable[[Corpus, Corpus, int], Corpus]] = {
     "clean, llm": lambda llm, zeroshot, seed: llm,
@@ -49,7 +50,9 @@ _OF_STUDENT = (
     "at the worst labels",
     "mean belief",
     "in-set entropy",
+    "entropy in the pair",
     "EM noise rate",
+    "EM, belief as it is",
 )
 _LOST = ("teacher", "final labels", "posterior student on test")
 
@@ -57,7 +60,7 @@ _LOST = ("teacher", "final labels", "posterior student on test")
 def failures(bench: Bench) -> Iterator[Figures]:
     """Signals without gold under planted failures and clean teachers, and accuracies with gold."""
     for name in CORPORA:
-        llm, zeroshot = (bench.corpus(teacher, name).sample(FAILURE_TEXTS) for teacher in ("llm", "zeroshot"))
+        llm, zeroshot = (bench.corpus(teacher, name).sample(FEWER_TEXTS) for teacher in ("llm", "zeroshot"))
         rows = []
         for case, plant in _CASES.items():
             planted = [
@@ -85,7 +88,8 @@ def _measured(bench: Bench, corpus: Corpus, seed: int) -> list[float]:
         worst_labels_rate(P, corpus.R),
         mean_of(P.max(axis=1).tolist()),
         in_set_entropy(P, S),
-        noise_rate(corpus.R, P),
+        pair_entropy(P, S),
+        *(noise_rate(corpus.R, P, temperature) for temperature in (2.0, 1.0)),
         float((corpus.first == corpus.y).mean()),
         float((final == corpus.y).mean()),
         float((belief.argmax(axis=1) == corpus.y_test).mean()),

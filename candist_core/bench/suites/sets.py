@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from candist_core.bench.corpora import CORPORA, Corpus
 from candist_core.bench.planted import distracted, ranked
-from candist_core.bench.runs import Bench
+from candist_core.bench.runs import FEWER_TEXTS, Bench
 from candist_core.bench.signals import companions, mean_companions
 from candist_core.bench.tables import Figures, Plot, Shape, rank_correlation, shown_correlation, spread_of
 from candist_core.metrics import coverage, lift, mean_set_size
@@ -56,7 +56,7 @@ _BESIDE = ("sa_ce", "ca_cc", "ca_dr")
 def diversity(bench: Bench) -> Iterator[Figures]:
     """Diversity against accuracy: by setting and by label as teachers are, and with all else held alike."""
     settings, correlations, labels = [], [], []
-    for corpus in bench.corpora:
+    for corpus in (corpus.sample(FEWER_TEXTS) for corpus in bench.corpora):
         runs = {name: [bench.test_belief(corpus, name, seed) for seed in bench.seeds] for name in _BESIDE}
         predicted = {name: np.stack([P.argmax(axis=1) for P in every]) for name, every in runs.items()}
         settings.append(_setting(corpus, predicted))
@@ -130,7 +130,7 @@ def _correlations(corpus: Corpus, recall: Mapping[str, NDArray[np.float64]]) -> 
 
 def _distracted(bench: Bench, name: str) -> Figures:
     """Sets of two, the truth in nine of ten, the wrong label of each drawn from few or many."""
-    corpus, rows = bench.corpus("llm", name), []
+    corpus, rows = bench.corpus("llm", name).sample(FEWER_TEXTS), []
     for n in _DISTRACTORS[name]:
         n = min(n, len(corpus.labels) - 1)
         found = []

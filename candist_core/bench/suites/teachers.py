@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from candist_core.bench.corpora import CORPORA, Corpus
 from candist_core.bench.planted import flipped, mended, mixed, shuffled
-from candist_core.bench.runs import Bench
+from candist_core.bench.runs import FEWER_TEXTS, Bench
 from candist_core.bench.tables import Figures, Plot, Shape, spread_of
 from candist_core.label_model import posterior
 from candist_core.metrics import coverage, mean_set_size
@@ -31,9 +31,6 @@ def noise(bench: Bench) -> Iterator[Figures]:
         yield Figures(f"Noise {kind}, banking77, accuracy on test", ("share flipped", *_COMPARED), tuple(rows), plot)
 
 
-STRENGTH_TEXTS = 1_500
-"""Texts to learn from; all of them would take an hour."""
-
 _STRENGTHS: Mapping[str, Callable[[Corpus, Corpus, int], NDArray[np.int16]]] = {
     "zeroshot, two fifths mixed up": lambda llm, zeroshot, seed: shuffled(zeroshot.R, 0.4, seed),
     "zeroshot": lambda llm, zeroshot, seed: zeroshot.R,
@@ -48,7 +45,7 @@ _PAIRS = {"sets (cc)": ("ca_cc", "sa_ce"), "sets (DR-C)": ("ca_dr_c", "sa_dr_c")
 def strength(bench: Bench) -> Iterator[Figures]:
     """What sets add to first labels under teachers from weak to strong, built of the two that are there."""
     for name in CORPORA:
-        llm, zeroshot = (bench.corpus(teacher, name).sample(STRENGTH_TEXTS) for teacher in ("llm", "zeroshot"))
+        llm, zeroshot = (bench.corpus(teacher, name).sample(FEWER_TEXTS) for teacher in ("llm", "zeroshot"))
         rows = []
         for teacher, plant in _STRENGTHS.items():
             runs = []
