@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DRAWS = 2_000
+_MIN_PAIRS = 10
+"""Of fewer, draws repeat one order over and over and the interval means nothing."""
 
 
 class Shape(StrEnum):
@@ -116,16 +118,16 @@ def shown_difference(found: tuple[float, float, float]) -> str:
 def rank_correlation(
     values: NDArray[np.floating], others: NDArray[np.floating], seed: int = 0
 ) -> tuple[float, float, float] | None:
-    """Spearman's rank correlation and its 95 % interval, by resampling pairs; None of fewer than four, or of constants.
+    """Spearman's rank correlation and its 95 % interval, by resampling pairs; None of fewer than ten, or of constants.
 
     Example:
-        >>> rank_correlation(np.arange(9.0), np.arange(9.0) ** 2)[0].__round__(6)
+        >>> rank_correlation(np.arange(12.0), np.arange(12.0) ** 2)[0].__round__(6)
         1.0
     """
     # Imported here: it takes a tenth of a second.
     from scipy.stats import rankdata
 
-    if len(values) < 4 or np.ptp(values) == 0 or np.ptp(others) == 0:
+    if len(values) < _MIN_PAIRS or np.ptp(values) == 0 or np.ptp(others) == 0:
         return None
     rng, n, found = np.random.default_rng(seed), len(values), []
     for draw in range(_DRAWS + 1):
@@ -142,9 +144,9 @@ def shown_correlation(found: tuple[float, float, float] | None) -> str:
 
     Example:
         >>> shown_correlation((0.5, -0.25, 0.75)), shown_correlation(None)
-        ('+0.50 (-0.25 to +0.75)', 'none')
+        ('+0.50 (-0.25 to +0.75)', 'too few')
     """
-    return "none" if found is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*found)
+    return "too few" if found is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*found)
 
 
 def kept_accuracy(confidence: NDArray[np.floating], is_right: NDArray[np.bool_], set_aside: float) -> float:
