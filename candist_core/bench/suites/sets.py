@@ -131,8 +131,7 @@ def _correlations(corpus: Corpus, recall: Mapping[str, NDArray[np.float64]]) -> 
 def _distracted(bench: Bench, name: str) -> Figures:
     """Sets of two, the truth in nine of ten, the wrong label of each drawn from few or many."""
     corpus, rows = bench.corpus("llm", name).sample(FEWER_TEXTS), []
-    for n in _DISTRACTORS[name]:
-        n = min(n, len(corpus.labels) - 1)
+    for n in sorted({min(n, len(corpus.labels) - 1) for n in _DISTRACTORS[name]}):
         found = []
         for seed in bench.seeds:
             planted = replace(corpus, name=f"{n} of {name}", R=distracted(corpus, n, _COVERED, seed))
