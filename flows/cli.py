@@ -172,7 +172,12 @@ def export_replies(
 
 @app.command()
 def bench(
-    suites: Annotated[list[str], typer.Argument(metavar="SUITE...", help="labels students encoders steps noise sizes")],
+    suites: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SUITE...", help="labels students encoders steps noise sizes diversity strength failures"
+        ),
+    ],
     data: Annotated[Path, typer.Option(help="Folder of corpora: NAME/labels.txt, train.jsonl, test.jsonl, replies.")],
     out: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("bench"),
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Runs of everything drawn by chance.")] = 3,

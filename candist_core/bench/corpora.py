@@ -7,7 +7,7 @@ Gold is here to measure with; no experiment trains on it.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,12 @@ class Corpus:
     def first(self) -> NDArray[np.int64]:
         """The teacher's first label, (n,), -1 where it gave none."""
         return np.where(self.S.any(axis=1), (self.R == 0).argmax(axis=1), -1)
+
+    def sample(self, n: int) -> "Corpus":
+        """At most n of the texts to learn from, the same ones under every teacher; all test texts."""
+        rows = np.sort(np.random.default_rng(0).permutation(len(self.y))[:n])
+        texts = tuple(self.texts[row] for row in rows)
+        return replace(self, texts=texts, X=self.X[rows], y=self.y[rows], R=self.R[rows])
 
 
 def load_corpus(data: Path, name: str, teacher: str, embed: Embedder) -> Corpus:

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from candist_core.bench.plots import draw
-from candist_core.bench.suites import SUITES, Bench
-from candist_core.bench.tables import Figures
+from candist_core.bench.runs import Bench
+from candist_core.bench.suites import SUITES
+from candist_core.bench.tables import Figures, Spread
 
 
 def run_suites(
@@ -34,9 +35,19 @@ def run_suites(
     out.mkdir(parents=True, exist_ok=True)
     for name in names:
         figures = list(SUITES[name](bench))
-        text = "\n\n".join(f"**{table.title}**\n\n{table.markdown()}" for table in figures)
-        (out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
-        (out / f"{name}.json").write_text(json.dumps([asdict(table) for table in figures], indent=1), encoding="utf-8")
-        draw(figures, out / f"{name}.png")
+        write_figures(figures, out, name)
         every += figures
     return every
+
+
+def write_figures(figures: Sequence[Figures], out: Path, name: str) -> None:
+    """Keep tables as `NAME.md`, `NAME.json` and, where there is something to draw and matplotlib, `NAME.png`."""
+    text = "\n\n".join(f"**{table.title}**\n\n{table.markdown()}" for table in figures)
+    (out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+    kept = [{"title": table.title, "columns": table.columns, "rows": _plain(table)} for table in figures]
+    (out / f"{name}.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
+    draw(figures, out / f"{name}.png")
+
+
+def _plain(table: Figures) -> list[list[object]]:
+    return [[asdict(cell) if isinstance(cell, Spread) else cell for cell in row] for row in table.rows]

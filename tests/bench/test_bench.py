@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from candist_core.bench import suites
 from candist_core.bench.corpora import load_corpus
+from candist_core.bench.planted import flipped
 from candist_core.bench.plots import draw
-from candist_core.bench.tables import Figures, bootstrap_difference
+from candist_core.bench.run import write_figures
+from candist_core.bench.runs import Bench
+from candist_core.bench.suites import SUITES
+from candist_core.bench.tables import Figures, Plot, Shape, bootstrap_difference, rank_correlation, spread_of
 from candist_core.errors import ConfigError
 from flows.cli import app
 
@@ -64,7 +67,7 @@ def test_a_corpus_is_read_under_both_teachers(data):
 
 def test_final_labels_of_a_planted_corpus_beat_a_random_fifth_of_mistakes(data):
     said = []
-    figures = list(suites.labels(suites.Bench(data, embed, [0], said.append)))
+    figures = list(SUITES["labels"](Bench(data, embed, [0], said.append)))
     accuracy = {row[0]: row for row in figures[0].rows}
     teacher, student, final = accuracy["llm, trec"][1:4]
     assert student > 0.95 > final >= teacher
@@ -78,7 +81,7 @@ def test_final_labels_of_a_planted_corpus_beat_a_random_fifth_of_mistakes(data):
 )
 def test_planted_noise_has_the_rate_asked_for_and_half_of_it_the_truth_second(data, kind, rate, n_wrong):
     corpus = load_corpus(data, "banking77", "llm", embed)
-    R = suites._flipped(corpus, kind, rate)
+    R = flipped(corpus, kind, rate)
     is_wrong = (R == 0).argmax(axis=1) != corpus.y
     assert is_wrong.sum() == pytest.approx(n_wrong, abs=25)
     covered = (R >= 0)[np.arange(len(corpus.y)), corpus.y]
@@ -96,12 +99,63 @@ def test_a_difference_of_two_runs_has_an_interval_around_it():
     assert mean == pytest.approx(right.mean() - other.mean())
 
 
-def test_a_plot_is_drawn_of_numbers_alone(tmp_path):
-    table = Figures("Noise", ("share", "a", "said"), (("0.0", 0.9, "x"), ("0.2", 0.8, "y")))
+@pytest.mark.parametrize("shape", list(Shape))
+def test_a_plot_is_drawn_of_numbers_alone(tmp_path, shape):
+    cells = spread_of([0.9, 0.8]), 0.7, "x"
+    plot = Plot(shape, "share", "accuracy")
+    table = Figures("Noise", ("share", "a", "b", "said"), (("clean", *cells), ("0.2", *cells)), plot)
     assert draw([table], tmp_path / "noise.png")
     assert (tmp_path / "noise.png").read_bytes().startswith(b"\x89PNG")
-    assert not draw([Figures("t", ("a",), (("x",),))], tmp_path / "none.png")
+    assert not draw([Figures("t", ("a", "b"), (("x", "y"),), plot)], tmp_path / "none.png")
+    assert not draw([Figures("t", ("a", "b"), (("x", 1.0),))], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_tables_are_kept_with_the_range_of_their_seeds(tmp_path):
+    write_figures([Figures("t", ("a", "b"), (("x", spread_of([0.25, 0.75])),))], tmp_path, "few")
+    assert "| x | 0.500 (0.250 to 0.750) |" in (tmp_path / "few.md").read_text()
+    (kept,) = json.loads((tmp_path / "few.json").read_text())
+    assert kept == {"title": "t", "columns": ["a", "b"], "rows": [["x", {"mean": 0.5, "low": 0.25, "high": 0.75}]]}
+
+
+def test_a_correlation_of_too_few_or_equal_values_is_none():
+    assert rank_correlation(np.arange(9.0), np.arange(9.0)) is None
+    assert rank_correlation(np.arange(10.0), np.ones(10)) is None
+    rho, low, high = rank_correlation(np.arange(10.0), -np.arange(10.0))
+    assert (round(rho, 9), round(low, 9), round(high, 9)) == (-1, -1, -1)
+
+
+@pytest.mark.slow
+def test_every_gain_is_shown_over_the_accuracy_of_its_teacher(data):
+    tables = list(SUITES["strength"](Bench(data, embed, [0], lambda line: None)))
+    assert [table.title.split(",")[0] for table in tables] == [
+        "Teachers",
+        "Gain of sets by strength of the teacher",
+    ] * 2
+    teachers = {row[0]: row for row in tables[0].rows}
+    weak, mended = teachers["zeroshot, two fifths mixed up"], teachers["llm, half of the mistakes mended"]
+    assert weak[1] < teachers["zeroshot"][1]
+    assert mended[1] > teachers["llm"][1]
+    assert [row[0] for row in tables[1].rows] == [row[1] for row in tables[0].rows]
+
+
+@pytest.mark.slow
+def test_planted_failures_move_the_signals_that_they_should(data):
+    tables = {table.title: table for table in SUITES["failures"](Bench(data, embed, [0, 1], lambda line: None))}
+    sets = {row[0]: row[1:] for row in tables["Signals of the sets, trec"].rows}
+    student = {row[0]: row[1:] for row in tables["Signals of the student, trec"].rows}
+    assert sets["identical sets, 90 %"][1].mean == pytest.approx(0.9, abs=0.05)
+    assert sets["clean, llm"][1].mean == 0
+    assert sets["always the same partner"][2].mean == pytest.approx(1.0)
+    assert student["student of 4 numbers"][1].mean <= student["clean, llm"][1].mean
+    assert student["answers mixed up, 30 %"][1].mean < student["clean, llm"][1].mean - 0.1
+
+
+@pytest.mark.slow
+def test_diversity_is_set_against_accuracy_by_setting_and_by_label(data):
+    tables = list(SUITES["diversity"](Bench(data, embed, [0], lambda line: None)))
+    assert [len(table.rows) for table in tables[:4]] == [4, 12, 2, 2]
+    assert [row[0] for row in tables[2].rows] == ["1", "2"]
 
 
 def test_data_that_is_not_there_is_one_sentence(tmp_path):
