@@ -127,7 +127,7 @@ class LabelModel(Report):
     )
     temperature: float
     trusts_order: bool
-    slope: float = Field(1.0, description="of the log-odds, calibrated on the audit")
+    slope: float = Field(1.0, description="of the log-odds over the posterior, by the audit")
     offset: float = 0.0
     n_audited: int = Field(0, description="texts of an audit behind slope and offset; 0: not calibrated")
 

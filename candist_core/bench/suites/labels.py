@@ -45,7 +45,7 @@ def labels(bench: Bench) -> Iterator[Figures]:
         ("teacher, corpus", "ordered by", "all", "10 % set aside", "20 % set aside", "area under risk-coverage"),
         tuple(doubts),
     )
-    names = [f"audit of {n}" for n in _AUDITS]
+    names = [name for n in _AUDITS for name in (f"audit of {n}", "its share of right ones alone")]
     yield Figures("Calibration error of confidence", ("teacher, corpus", "no audit", *names), tuple(audits))
 
 
@@ -79,15 +79,17 @@ def _audits(
         for belief, is_right in zip(beliefs, right, strict=True)
     ]
     both: Beliefs = {order: bench.belief(corpus, bench.seeds[0], order) for order in (True, False)}
-    cells = []
+    cells: list[object] = []
     for n in _AUDITS:
-        errors = []
+        errors, plain = [], []
         for draw in range(_AUDIT_DRAWS):
             rows = np.random.default_rng(draw).choice(len(corpus.y), n, replace=False)
             model = fit_label_model(corpus.R, both, Audited(rows, corpus.y[rows]))
             belief = posterior(corpus.R, both[model.trusts_order], model)
             others = np.setdiff1d(np.arange(len(corpus.y)), rows)
             sure = confidence(belief.max(axis=1), model)[others]
-            errors.append(expected_calibration_error(sure, (belief.argmax(axis=1) == corpus.y)[others]))
-        cells.append(f"{np.mean(errors):.3f} (worst {np.max(errors):.3f})")
+            is_right = belief.argmax(axis=1) == corpus.y
+            errors.append(expected_calibration_error(sure, is_right[others]))
+            plain.append(expected_calibration_error(np.full(len(others), is_right[rows].mean()), is_right[others]))
+        cells += [f"{np.mean(errors):.3f} (worst {np.max(errors):.3f})", mean_of(plain)]
     return (corpus.name, mean_of(blind), *cells)
