@@ -97,6 +97,9 @@ class StoreConfig(Location):
     )
 
 
+FROZEN_PASSES = 20
+
+
 class StudentConfig(Settings):
     """The small model that learns from the candidate sets."""
 
@@ -136,6 +139,11 @@ class StudentConfig(Settings):
         0.95, ge=0, le=1, description="Belief above which a dropped row returns one-hot (dr, tau)."
     )
     max_dropped: float = Field(0.4, ge=0, le=1, description="Largest share of a class that may be dropped (dr, zeta).")
+
+    @property
+    def passes(self) -> int:
+        """Passes over the training texts. A head starts from nothing and needs more, a tenth of a second each."""
+        return FROZEN_PASSES if self.kind is StudentKind.FROZEN else self.epochs
 
 
 class AuditConfig(Settings):
