@@ -93,7 +93,8 @@ class StoreConfig(Location):
 
     uri: str = Field(".candist", min_length=1, description="Folder or URL for everything between source and version.")
     spool_dir: str | None = Field(
-        None, description="Folder on each worker's disk for replies not yet in the store; empty: store or cache."
+        None,
+        description="Folder on each worker's disk for what is not in the store yet; empty: store or cache.",
     )
 
 
