@@ -93,8 +93,7 @@ class StoreConfig(Location):
 
     uri: str = Field(".candist", min_length=1, description="Folder or URL for everything between source and version.")
     spool_dir: str | None = Field(
-        None,
-        description="Folder on each worker's disk for what is not in the store yet; empty: store or cache.",
+        None, description="Folder on each worker's disk for what is not in the store yet; empty: store or cache."
     )
 
 
@@ -130,6 +129,13 @@ class StudentConfig(Settings):
     warmup_epochs: int = Field(3, ge=1, le=100, description="Epochs before rows may be dropped or trusted (dr).")
     batch_rows: int = Field(32, ge=1, le=4096, description="Texts in one training step.")
     learning_rate: float = Field(1e-4, gt=0, le=1, description="Peak learning rate of AdamW.")
+    lora_rank: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Rank of low-rank adapters, which then learn in the encoder's place (needs the extra lora); 0: the "
+        "encoder itself learns.",
+    )
     max_tokens: int = Field(128, ge=8, le=8192, description="Longer texts are cut (tokens).")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda, cuda:1 or mps.")
     sharpen: float = Field(0.85, gt=0, le=1, description="Temperature for targets of reliable rows (dr, gamma).")

@@ -8,7 +8,7 @@ Invariant: on a CPU, equal inputs, seed and thread count give equal weights.
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from candist_core.errors import StudentError
 from candist_core.ports import OnProgress, ignore_progress
 from candist_core.recipe import Recipe, recipe_of
 from candist_core.reports import EpochReport
+from candist_core.student.adapters import add_adapters, merge_adapters
 from candist_core.student.checkpoint import Checkpoint, training_key
 from candist_core.student.device import Device, choose_device
 from candist_core.student.dropout import QuickDropout
@@ -111,6 +112,7 @@ def distill(
     with seeded(seed, device, n_threads):
         classifier = load_classifier(find_weights(config.model), device, labels, config.max_tokens)
         tokens = tokenise(classifier.tokenizer, [texts[row] for row in rows.tolist()])
+        adapters = add_adapters(classifier.network, config.lora_rank) if config.lora_rank else None
         learner = EncoderLearner(classifier, tokens, config.batch_rows)
         checkpoint = None
         if scratch is not None:
@@ -118,6 +120,8 @@ def distill(
             facts = [settings, asdict(recipe), seed, repr(device), __version__, tokens]
             checkpoint = Checkpoint(scratch, training_key(classifier.network, answers, facts))
         trained = train(learner, answers, recipe, config.learning_rate, seed, on_progress, checkpoint)
+        if adapters is not None:
+            classifier = replace(classifier, network=merge_adapters(adapters))
         save_classifier(classifier, out_dir)
     seconds = time.monotonic() - started
     return Distilled(out_dir, config.model, device.name, device.why, int(is_usable.sum()), trained, seconds)
@@ -148,7 +152,7 @@ class EncoderLearner:
         fresh: list[torch.nn.Parameter] = []
         of_encoder = {id(weight) for weight in self.classifier.network.base_model.parameters()}
         for name, weight in self.network.named_parameters():
-            is_fresh = id(weight) not in of_encoder or "pooler" in name
+            is_fresh = id(weight) not in of_encoder or "pooler" in name or "lora_" in name
             if weight.requires_grad:
                 (fresh if is_fresh else encoder).append(weight)
         groups: list[dict[str, object]] = [

@@ -73,13 +73,27 @@ def test_a_training_that_goes_on_ends_in_the_bytes_of_an_undisturbed_one(tiny_be
     assert weights(tmp_path / "s") == weights(tmp_path / "whole")
 
 
+def test_adapters_go_on_too(tiny_bert, tmp_path):
+    train(tiny_bert, tmp_path / "whole", lora_rank=2)
+    train(tiny_bert, tmp_path / "s", tmp_path / "kept", die_in=2, lora_rank=2)
+    assert train(tiny_bert, tmp_path / "s", tmp_path / "kept", lora_rank=2) == ["2/3", "3/3"]
+    assert weights(tmp_path / "s") == weights(tmp_path / "whole")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_training_on_cuda_goes_on_where_it_was_killed(tiny_bert, tmp_path):
+    train(tiny_bert, tmp_path / "s", tmp_path / "kept", die_in=2, device="cuda")
+    assert train(tiny_bert, tmp_path / "s", tmp_path / "kept", device="cuda") == ["2/3", "3/3"]
+
+
 def test_a_training_whose_student_was_not_saved_trains_no_more(tiny_bert, tmp_path):
     train(tiny_bert, tmp_path / "a", tmp_path / "kept")
     assert train(tiny_bert, tmp_path / "b", tmp_path / "kept") == []
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"learning_rate": 1e-4}, {"batch_rows": 4}, {"max_tokens": 8}])
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"learning_rate": 1e-4}, {"batch_rows": 4}, {"lora_rank": 2}])
 def test_what_was_kept_of_another_training_is_passed_over(tiny_bert, tmp_path, changes):
     train(tiny_bert, tmp_path / "a", tmp_path / "kept", die_in=3)
     assert train(tiny_bert, tmp_path / "b", tmp_path / "kept", **changes)[0] == "1/3"
