@@ -79,9 +79,11 @@ class Checkpoint:
         """Replace what is kept. Without room for it training goes on, and is not resumed from here."""
         memory = past.memory
         arrays = {f"memory/{name}": getattr(memory, name) for name in _ARRAYS if getattr(memory, name) is not None}
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        # Copies of what is small: safetensors refuses tensors that share memory, as some models' buffers do.
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
         tensors |= {f"best/{name}": value for name, value in (past.best_state or {}).items()}
         tensors |= {name: value.detach().cpu().contiguous() for name, value in _moving(network, optimizer)}
+        tensors |= {f"network/{name}": value.detach().cpu().clone() for name, value in network.named_buffers()}
         note = _Note(
             key=self.key,
             reports=past.reports,
@@ -162,7 +164,7 @@ def _update(digest: Any, name: str, value: Any) -> None:
 
 
 def _weights(network: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Each once: safetensors holds no weights that share memory."""
+    """Each once, also where two layers share one."""
     yield from network.named_parameters()
     yield from network.named_buffers()
 

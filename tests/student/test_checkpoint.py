@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from candist_core.answers import read_answers
 from candist_core.candidates import candidate_mask, rank_table
 from candist_core.config import StudentConfig
+from candist_core.memory import begin
 from candist_core.recipe import find_recipe
-from candist_core.student.checkpoint import FILE
+from candist_core.student.checkpoint import FILE, Checkpoint, Past
 from candist_core.student.distill import distill
 
 LABELS = ("red", "green", "blue")
@@ -97,6 +99,23 @@ def test_a_training_whose_student_was_not_saved_trains_no_more(tiny_bert, tmp_pa
 def test_what_was_kept_of_another_training_is_passed_over(tiny_bert, tmp_path, changes):
     train(tiny_bert, tmp_path / "a", tmp_path / "kept", die_in=3)
     assert train(tiny_bert, tmp_path / "b", tmp_path / "kept", **changes)[0] == "1/3"
+
+
+def test_buffers_that_share_memory_are_kept_and_read(tmp_path):
+    answers = read_answers(np.eye(3, dtype=bool), None, find_recipe("ca_uniform"), seed=0)
+    begun = begin(answers, find_recipe("ca_uniform"))
+    network, numbers = torch.nn.Linear(2, 2), torch.arange(4.0)
+    network.register_buffer("whole", numbers)
+    network.register_buffer("same", numbers.view(2, 2))
+    optimizer = torch.optim.AdamW(network.parameters())
+    checkpoint = Checkpoint(tmp_path, "key")
+    checkpoint.save(network, optimizer, Past(begun))
+    torch.nn.init.zeros_(network.weight)
+    numbers.zero_()
+    past = checkpoint.load(network, optimizer, begun)
+    assert network.weight.abs().min() > 0
+    assert network.same.tolist() == [[0.0, 1.0], [2.0, 3.0]]
+    assert (past.reports, past.memory.epoch) == ((), 0)
 
 
 def cut(path):
