@@ -93,8 +93,11 @@ class StoreConfig(Location):
 
     uri: str = Field(".candist", min_length=1, description="Folder or URL for everything between source and version.")
     spool_dir: str | None = Field(
-        None, description="Folder on each worker's disk for replies not yet in the store; empty: store or cache."
+        None, description="Folder on each worker's disk for what is not in the store yet; empty: store or cache."
     )
+
+
+FROZEN_PASSES = 20
 
 
 class StudentConfig(Settings):
@@ -126,6 +129,13 @@ class StudentConfig(Settings):
     warmup_epochs: int = Field(3, ge=1, le=100, description="Epochs before rows may be dropped or trusted (dr).")
     batch_rows: int = Field(32, ge=1, le=4096, description="Texts in one training step.")
     learning_rate: float = Field(1e-4, gt=0, le=1, description="Peak learning rate of AdamW.")
+    lora_rank: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Rank of low-rank adapters, which then learn in the encoder's place (needs the extra lora); 0: the "
+        "encoder itself learns.",
+    )
     max_tokens: int = Field(128, ge=8, le=8192, description="Longer texts are cut (tokens).")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda, cuda:1 or mps.")
     sharpen: float = Field(0.85, gt=0, le=1, description="Temperature for targets of reliable rows (dr, gamma).")
@@ -136,6 +146,11 @@ class StudentConfig(Settings):
         0.95, ge=0, le=1, description="Belief above which a dropped row returns one-hot (dr, tau)."
     )
     max_dropped: float = Field(0.4, ge=0, le=1, description="Largest share of a class that may be dropped (dr, zeta).")
+
+    @property
+    def passes(self) -> int:
+        """Passes over the training texts. A head starts from nothing and needs more, a tenth of a second each."""
+        return FROZEN_PASSES if self.kind is StudentKind.FROZEN else self.epochs
 
 
 class AuditConfig(Settings):

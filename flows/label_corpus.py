@@ -105,7 +105,7 @@ def _ingest(config: RunConfig, watch: Watch) -> IngestReport:
 def _distill(
     config: RunConfig, ingested: IngestReport, annotated: Sequence[AnnotateReport], cluster: Cluster, watch: Watch
 ) -> DistillReport:
-    n_seen = config.student.epochs * sum(report.annotations.rows for report in annotated)
+    n_seen = config.student.passes * sum(report.annotations.rows for report in annotated)
     if done := find_student(config, ingested.texts, annotated):
         with watch.stage("distill", n_seen, "reads", already=n_seen):
             return done

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from candist_core.label_model import MIN_AUDIT, Audited, fit_label_model, taught
 from candist_core.ports import OnProgress, ignore_progress
 from candist_core.reports import AnnotateReport, DistillReport, LabelModel, StoredFile
 from candist_core.spec import fingerprint
+from candist_core.stages.spool import spool_dir
 from candist_core.tables import BELIEFS, REVIEWED, TableRef
 from candist_core.version import __version__
 
@@ -66,7 +68,8 @@ def distill_student(
     """Train the student on every text that has candidates, gold unseen.
 
     Small students first learn without each text's own answer; a label model weighs what they believe with that
-    answer; what comes out is what the student learns, and what final labels are made of.
+    answer; what comes out is what the student learns, and what final labels are made of. An encoder's training is
+    kept after every epoch, beside the replies on this machine; a training that was killed goes on from there.
 
     Raises:
         StudentError: no such weights or device, nothing to learn from, a loss that is no number.
@@ -79,14 +82,14 @@ def distill_student(
         return done
     store, key = open_store(config.store), student_key(config, texts, annotated)
     lesson = read_lesson(store, config, texts, annotated)
-    names = config.task.label_names
+    names, kept = config.task.label_names, spool_dir(store, config.store) / "students" / key
     with tempfile.TemporaryDirectory(prefix="candist-student-") as scratch:
         settings = config.student.model_copy(update={"model": fetch_student(config, Path(scratch))})
         X = _embed(config, lesson, settings.model)
         belief, model = _believe(config, lesson, X, on_progress)
         folder = Path(scratch) / "student"
         is_frozen = settings.kind is StudentKind.FROZEN
-        train = partial(distill_frozen, embed=lambda texts: X) if is_frozen else distill
+        train = partial(distill_frozen, embed=lambda texts: X) if is_frozen else partial(distill, scratch=kept)
         result = train(
             lesson.rows["text"].to_list(),
             lesson.S,
@@ -115,6 +118,7 @@ def distill_student(
         reviewed=store.write_table(f"reviewed/{key}.parquet", lesson.reviewed, REVIEWED),
     )
     store.mark_done("distill", key, report)
+    shutil.rmtree(kept, ignore_errors=True)
     return report
 
 

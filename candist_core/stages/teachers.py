@@ -1,11 +1,8 @@
 """Opens what asking needs: a role's teacher, its reply log, the limits it shares."""
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from candist_core.budget import load_prices
-from candist_core.config import StoreConfig
 from candist_core.edges.batch_teacher import open_batch_teacher
 from candist_core.edges.openai_teacher import open_openai_teacher
 from candist_core.edges.replay_teacher import ReplayTeacher, read_replies
@@ -14,6 +11,7 @@ from candist_core.edges.store import Store, read_uri
 from candist_core.errors import ConfigError, TeacherError
 from candist_core.ports import Teacher
 from candist_core.stages.plan import Plan, Role, replies_of
+from candist_core.stages.spool import spool_dir
 from candist_core.teacher_config import TeacherConfig, TeacherKind, TeacherMode
 
 ApiKeys = Mapping[str, str]
@@ -69,7 +67,7 @@ def api_key_of(teacher: TeacherConfig, api_keys: ApiKeys | None) -> str | None:
 
 def open_reply_log(plan: Plan, role: Role, store: Store, part: str) -> StoreReplyLog:
     """The log of everything that a role's prompt was ever answered."""
-    return StoreReplyLog(store, role.prompt.head.fingerprint, part, _spool_dir(store, plan.config.store))
+    return StoreReplyLog(store, role.prompt.head.fingerprint, part, spool_dir(store, plan.config.store))
 
 
 def _open_replay(plan: Plan, role: Role, doc_ids: Sequence[str]) -> Teacher:
@@ -83,11 +81,3 @@ def _open_replay(plan: Plan, role: Role, doc_ids: Sequence[str]) -> Teacher:
             "record the missing ones, or label with another teacher.kind",
         )
     return teacher
-
-
-def _spool_dir(store: Store, settings: StoreConfig) -> Path:
-    if settings.spool_dir:
-        return Path(settings.spool_dir)
-    if store.local_root is not None:
-        return store.local_root / "spool"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "candist" / "spool"

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from candist_core.candidates import has_candidates
-from candist_core.config import StudentConfig
+from candist_core.config import FROZEN_PASSES, StudentConfig
 from candist_core.errors import StudentError
 from candist_core.ports import Embedder, OnProgress, Progress, ignore_progress
 from candist_core.recipe import Recipe, recipe_of
@@ -27,9 +27,6 @@ from candist_core.student.encode import SentenceEmbedder, distinct_texts, thread
 from candist_core.student.head import Head, HeadSettings, predict_head, train_head
 
 HEAD_WEIGHTS, HEAD_CARD = "head.safetensors", "head.json"
-
-EPOCHS = 20
-"""A head that starts from nothing needs more passes than an encoder, and each takes a tenth of a second."""
 
 _PROGRESS_TEXTS = 1024
 
@@ -130,7 +127,7 @@ def distill_frozen(
         StudentError: no text has candidates, no usable weights, no such device, or training diverged.
     """
     started = time.monotonic()
-    recipe = recipe or replace(recipe_of(config), epochs=EPOCHS)
+    recipe = recipe or replace(recipe_of(config), epochs=FROZEN_PASSES)
     device = choose_device(config.device)
     with threads(n_threads):
         X = (embed or SentenceEmbedder(config.model, device, config.max_tokens))(texts)

@@ -146,6 +146,10 @@ class HeadLearner:
         shuffled = rng.permutation(rows)
         return [shuffled[start : start + self.batch_rows] for start in range(0, len(shuffled), self.batch_rows)]
 
+    def rows_at_once(self, rows: NDArray[np.int64]) -> int:
+        """All of them: they are small."""
+        return len(rows)
+
     def logits(
         self, rows: NDArray[np.int64], rng: np.random.Generator | None = None, mix: Mix | None = None
     ) -> torch.Tensor:

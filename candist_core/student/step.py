@@ -44,6 +44,9 @@ class Learner(Protocol):
     def batches(self, rows: Rows, rng: np.random.Generator) -> Sequence[Rows]:
         """Some texts, cut into batches in random order."""
 
+    def rows_at_once(self, rows: Rows) -> int:
+        """Texts of a batch in one forward pass, at most; 1 or more."""
+
     def logits(self, rows: Rows, rng: np.random.Generator | None = None, mix: Mix | None = None) -> torch.Tensor:
         """(b, k) in the network's mode; of a perturbed view with `rng`, and with `mix` (2b, k), the mixed rows last."""
 

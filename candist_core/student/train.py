@@ -5,7 +5,8 @@ without dropout gives P; the next targets and the label-free signals come from i
 the epoch's time, but beliefs gathered while training are stale: with them dr dropped 20 % of an almost clean corpus,
 with the pass 3 to 4 %. Where targets do not hang on P, a sample of the texts is enough for the signals. Rows without a
 target are not even run forward, unless consistency wants them.
-Invariants: held-out texts are never trained on; on a CPU, equal inputs, seed and thread count give equal weights.
+Invariants: held-out texts are never trained on; on a CPU, equal inputs, seed and thread count give equal weights, also
+when training goes on from a checkpoint.
 """
 
 import math
@@ -25,6 +26,7 @@ from candist_core.recipe import Recipe
 from candist_core.refine import Targets, refine
 from candist_core.reliability import agreement
 from candist_core.reports import EpochReport
+from candist_core.student.checkpoint import Checkpoint, Past, State
 from candist_core.student.device import Device
 from candist_core.student.encode import threads
 from candist_core.student.step import Extras, Learner, backward_in_parts, batch_loss, extras_of
@@ -32,11 +34,10 @@ from candist_core.student.step import Extras, Learner, backward_in_parts, batch_
 WARMUP_SHARE = 0.1
 """Share of all steps over which the learning rate rises; it then falls to zero (usual for encoders)."""
 STEPS_A_NOTE = 20
-WATCHED_TEXTS = 512
-"""Texts that the signals of an epoch are taken from where all others are not needed."""
+WATCHED_TEXTS, WATCHED_SHARE, LEAST_WATCHED = 512, 0.2, 100
+"""Texts that the signals of an epoch are taken from where all others are not needed: a fifth, since a pass without
+gradients takes a quarter of one with them; no more than tell a share within 0.04, no fewer than within 0.1."""
 WEIGHT_DECAY, MAX_GRADIENT_NORM = 0.01, 1.0
-
-State = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +81,7 @@ def train(
     learning_rate: float,
     seed: int,
     on_progress: OnProgress = ignore_progress,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train a network in place.
 
@@ -88,8 +90,9 @@ def train(
         answers: what the teacher said of them.
         recipe: targets, losses, extras, epochs.
         learning_rate: the peak.
-        seed: fixes the order of texts, perturbations and pairs; torch is seeded by the caller.
+        seed: fixes the order of texts, dropout, perturbations and pairs; torch is left with another random state.
         on_progress: told about every 20 steps.
+        checkpoint: where each epoch is kept, and training goes on from; None keeps none.
 
     Raises:
         StudentError: training diverged, or memory does not suffice for a single text.
@@ -98,8 +101,13 @@ def train(
     run = _Run(learner, optimizer, recipe, learning_rate, on_progress)
     watched = _watched(len(answers.S), recipe, seed)
     seen = answers.of(watched)
-    memory, guard, reports = begin(seen, recipe), _Guard(learner), []
-    for epoch in range(1, recipe.epochs + 1):
+    memory, guard, reports = begin(seen, recipe), _Guard(learner), tuple[EpochReport, ...]()
+    if checkpoint and (past := checkpoint.load(learner.network, optimizer, memory)):
+        memory, reports, run.part_rows = past.memory, past.reports, past.part_rows
+        guard.best, guard.state = past.best, dict(past.best_state or {})
+    for epoch in range(len(reports) + 1, recipe.epochs + 1):
+        # Each epoch anew, so that one needs not have seen those before it.
+        torch.manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]))
         targets = refine(answers, recipe, memory)
         rows = np.flatnonzero(targets.kept | (recipe.consistency & ~answers.is_held_out))
         loss = run.epoch(epoch, rows, targets, np.random.default_rng((seed, epoch)))
@@ -108,12 +116,15 @@ def train(
         run.require_finite(epoch, float(P.sum()))
         view = learner.believe(watched, np.random.default_rng((seed, epoch, 1))) if recipe.needs_view else None
         memory = observe(memory, P, view, seen, recipe)
-        reports.append(_report(epoch, loss, P, seen, targets))
+        reports = (*reports, _report(epoch, loss, P, seen, targets))
         if recipe.guard:
             guard.watch(memory.accuracies)
+        if checkpoint:
+            past = Past(memory, reports, guard.best, guard.state, run.part_rows)
+            checkpoint.save(learner.network, optimizer, past)
     restored = guard.restore(memory.accuracies, memory.in_set_rates) if recipe.guard else None
     return Trained(
-        epochs=tuple(reports),
+        epochs=reports,
         n_held_out=int(answers.is_held_out.sum()),
         held_out_accuracies=memory.accuracies,
         warm_epoch=memory.warm_epoch,
@@ -125,9 +136,10 @@ def train(
 
 def _watched(n: int, recipe: Recipe, seed: int) -> NDArray[np.int64]:
     """The texts whose beliefs are asked for after each epoch, in order."""
-    if recipe.needs_belief or n <= WATCHED_TEXTS:
+    n_watched = min(n, max(LEAST_WATCHED, min(WATCHED_TEXTS, int(WATCHED_SHARE * n))))
+    if recipe.needs_belief or n_watched == n:
         return np.arange(n)
-    return np.sort(np.random.default_rng((seed, n)).choice(n, WATCHED_TEXTS, replace=False))
+    return np.sort(np.random.default_rng((seed, n)).choice(n, n_watched, replace=False))
 
 
 class _Run:
@@ -169,7 +181,10 @@ class _Run:
         def loss_of(rows: NDArray[np.int64]) -> torch.Tensor:
             return batch_loss(self.learner, rows, targets, extras, len(batch), rng)
 
-        loss, self.part_rows = backward_in_parts(loss_of, batch, self.part_rows, self.optimizer)
+        part_rows = min(self.part_rows, self.learner.rows_at_once(batch))
+        loss, fitted = backward_in_parts(loss_of, batch, part_rows, self.optimizer)
+        if fitted < part_rows:
+            self.part_rows = fitted
         return loss
 
     def require_finite(self, epoch: int, loss: float) -> None:

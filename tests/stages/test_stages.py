@@ -63,6 +63,36 @@ def test_a_second_run_finds_every_stage_done_and_a_lost_table_is_made_again(tmp_
 
 
 @pytest.mark.slow
+def test_a_distillation_that_broke_off_goes_on_from_its_last_epoch_and_leaves_nothing_behind(tmp_path, tiny_bert):
+    class BrokenError(Exception):
+        pass
+
+    def break_off(progress):
+        if progress.note.startswith("epoch 2/"):
+            raise BrokenError
+
+    files, notes = [], []
+    for kind in ("whole", "broken"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        config = demo_config(folder, n=40, student={"model": str(tiny_bert), "kind": "encoder", "epochs": 3})
+        corpus, plan = ingest_corpus(config), plan_annotation(config)
+        annotated = [annotate_shard(plan, shard) for shard in corpus.texts]
+        if kind == "broken":
+            with pytest.raises(BrokenError):
+                distill_student(config, corpus.texts, annotated, break_off)
+            assert len(list((folder / "work" / "spool" / "students").iterdir())) == 1
+        student = distill_student(config, corpus.texts, annotated, lambda progress: notes.append(progress.note))
+        files.append([file.sha256 for file in student.files])
+        assert not list((folder / "work" / "spool" / "students").iterdir())
+    assert files[0] == files[1]
+    epochs = [note.split()[1] for note in notes if note.startswith("epoch")]
+    assert list(dict.fromkeys(epochs)) == ["1/3", "2/3", "3/3"]
+    assert epochs.count("1/3") == 1
+    assert epochs.count("2/3") == 2
+
+
+@pytest.mark.slow
 def test_one_row_more_costs_one_reply_more(tmp_path, tiny_bert):
     config = demo_config(tmp_path, n=30, student={"model": str(tiny_bert)})
     plan = plan_annotation(config)

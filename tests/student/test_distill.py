@@ -242,6 +242,21 @@ def test_a_step_that_runs_out_of_memory_is_taken_in_halves(tiny_bert, tmp_path, 
     assert np.isfinite(result.epochs[-1].loss)
 
 
+def test_a_step_on_a_cpu_passes_no_more_tokens_at_once_than_the_budget(tiny_bert, tmp_path, monkeypatch):
+    passed, whole = [], EncoderLearner.logits
+
+    def watched(self, rows, rng=None, mix=None):
+        passed.append((len(rows), max(self.lengths[row] for row in rows)))
+        return whole(self, rows, rng, mix)
+
+    monkeypatch.setattr(EncoderLearner, "logits", watched)
+    monkeypatch.setattr("candist_core.student.distill.CPU_TOKENS", 20)
+    run(tiny_bert, tmp_path / "s", epochs=1)
+    assert sum(n for n, _ in passed) == 24
+    assert all(n * longest <= 20 for n, longest in passed)
+    assert max(n for n, _ in passed) > 1
+
+
 def test_a_text_too_large_for_the_device_is_one_sentence(tiny_bert, tmp_path, monkeypatch):
     def full(self, rows, rng=None, mix=None):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from candist_core.config import StudentConfig
+from candist_core.config import StudentConfig, StudentKind
 from candist_core.errors import StudentError
 from candist_core.recipe import find_recipe
 from candist_core.student.frozen import FrozenStudent, distill_frozen
@@ -71,6 +71,16 @@ def test_equal_texts_are_embedded_once(tmp_path):
         ("predict", "shard-1", 2, 2)
     ]
     assert student.predict([]).shape == (0, 3)
+
+
+def test_progress_counts_the_passes_that_the_settings_tell(tmp_path):
+    notes = []
+    config, S = StudentConfig(kind="frozen", device="cpu", method="dr", epochs=3), np.eye(3, dtype=bool)
+    distill_frozen(TEXTS[:3], S, None, LABELS, config, 0, tmp_path / "s", notes.append, embed=CountsWords())
+    assert config.passes == 20
+    assert (notes[-1].done, notes[-1].total) == (20 * 3, 20 * 3)
+    assert notes[-1].note.startswith("epoch 20/20")
+    assert config.model_copy(update={"kind": StudentKind.ENCODER}).passes == 3
 
 
 def test_a_recipe_may_be_given(tmp_path):
