@@ -65,7 +65,7 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(tiny_bert, tmp_path):
 
 @pytest.mark.slow
 def test_a_student_learns_the_true_labels_from_sets(tiny_bert, tmp_path):
-    run(tiny_bert, tmp_path / "s", n=240, epochs=6, warmup_epochs=3)
+    run(tiny_bert, tmp_path / "s", n=240, epochs=12, warmup_epochs=3)
     texts = [f"a {label} two" for label in LABELS]
     P = Student.load(tmp_path / "s", "cpu").predict(texts)
     assert P.argmax(axis=1).tolist() == [0, 1, 2]
