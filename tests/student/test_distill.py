@@ -113,7 +113,8 @@ def test_a_student_of_full_sets_has_the_approximate_accuracy_of_its_belief(tiny_
     result = distill(texts, np.ones((3, 3), bool), None, LABELS, settings(tiny_bert, epochs=1), 0, tmp_path / "s")
     P = Student.load(tmp_path / "s", "cpu").predict(texts)
     assert result.epochs[0].in_set_rate == 1.0
-    assert result.epochs[0].approximate_accuracy == pytest.approx(P.max(axis=1).mean(), abs=1e-5)
+    # Few texts are read in float32, while training reads them in the type of the device.
+    assert result.epochs[0].approximate_accuracy == pytest.approx(P.max(axis=1).mean(), abs=1e-3)
 
 
 @pytest.mark.slow
