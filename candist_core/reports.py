@@ -4,7 +4,7 @@ Reports are written into done-markers and into the manifest, so they are plain d
 Rates are shares in [0, 1], costs US dollars, times seconds.
 """
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -208,6 +208,43 @@ class EvaluateReport(Report):
     mean_confidence: float
     gold: GoldReport | None
     unknown_gold: dict[str, int] = Field({}, description="the most frequent gold values that are no label, with rows")
+
+
+class LabelPair(Report):
+    """Two labels that stand in one set more often than their own frequencies say: `lift` times as often."""
+
+    first: str
+    second: str
+    n: int
+    lift: float
+
+
+class Finding(Report):
+    """A named sign of a failure. `name` is stable; the sentences are for people and hold no text of the corpus."""
+
+    name: str
+    severity: Literal["stop", "warn", "note"]
+    evidence: str
+    consequence: str
+    remedy: str
+
+
+class QualityReport(Report):
+    """What candidate sets and beliefs tell of their quality without gold (see `candist_core.quality`)."""
+
+    n_sets: int
+    mean_set_size: float
+    set_sizes: dict[int, int]
+    single_share: float = Field(description="sets of one label")
+    identical_share: float = Field(description="sets that equal the most frequent one of more than one label")
+    entropy: float = Field(description="of the sets of more than one label, over that of as many random ones; 0 to 1")
+    confusable: tuple[LabelPair, ...] = Field(description="the pairs that share most sets beyond chance")
+    similar_descriptions: tuple[LabelPair, ...] = Field((), description="labels whose descriptions overlap")
+    vote_agreement: float | None = Field(None, description="mean score of the first label, where sets have scores")
+    coverage: Interval = Field(description="sets that hold the true label: by the audit, else estimated by the student")
+    is_audited: bool = Field(description="whether `coverage` is that of an audit")
+    in_set_entropy: float = Field(description="mean entropy of belief within sets, over log of their size; 0 to 1")
+    findings: tuple[Finding, ...] = ()
 
 
 class RunReports(Report):
