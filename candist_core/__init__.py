@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from candist_core.stages.check import check_annotations as check_annotations
     from candist_core.stages.check import check_labels as check_labels
     from candist_core.stages.distill import distill_student as distill_student
+    from candist_core.stages.evaluate import assess_quality as assess_quality
     from candist_core.stages.evaluate import evaluate_labels as evaluate_labels
     from candist_core.stages.ingest import ingest_corpus as ingest_corpus
     from candist_core.stages.plan import plan_annotation as plan_annotation
@@ -28,6 +29,7 @@ _HOMES = {
     "RunConfig": "config",
     "RunReports": "reports",
     "annotate_shard": "stages.annotate",
+    "assess_quality": "stages.evaluate",
     "check_annotations": "stages.check",
     "check_labels": "stages.check",
     "distill_student": "stages.distill",

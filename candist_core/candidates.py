@@ -41,7 +41,8 @@ def rank_table(candidates: Sequence[Sequence[str]] | pl.Series, labels: Sequence
     """
     column = {name: j for j, name in enumerate(labels)}
     ranks: NDArray[np.int16] = np.full((len(candidates), len(labels)), -1, dtype=np.int16)
-    for i, names in enumerate(candidates):
+    # Rows of a series one by one take four times as long as all at once.
+    for i, names in enumerate(candidates.to_list() if isinstance(candidates, pl.Series) else candidates):
         for rank, name in enumerate(names):
             if (j := column.get(name)) is not None:
                 ranks[i, j] = rank

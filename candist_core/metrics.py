@@ -1,7 +1,7 @@
-"""What is known of candidate sets and final labels, with gold and without.
+"""Measures of candidate sets and labels beside gold, and the interval of a share.
 
 n texts, k labels. S is the candidate mask, (n, k) bool; y the gold label's column, (n,) int in [0, k).
-Shares are in [0, 1]. Functions over arrays take rows that all carry gold; `evaluate` picks those rows.
+Shares are in [0, 1]. All rows carry gold; `candist_core.evaluation` picks them out of a run.
 """
 
 from math import sqrt
@@ -10,14 +10,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from candist_core.candidates import candidate_mask
-from candist_core.reports import EvaluateReport, GoldReport, Interval
-from candist_core.spec import TaskSpec
+from candist_core.reports import Interval
 
 _Z = 1.959963984540054
 """Quantile 0.975 of the normal distribution: two-sided 95 %."""
-
-_MAX_UNKNOWN = 20
 
 
 def wilson(successes: int, n: int) -> Interval:
@@ -166,90 +162,3 @@ def risk_coverage(confidence: NDArray[np.floating], is_right: NDArray[np.bool_])
     n_kept = np.bincount(place).cumsum()
     n_wrong = np.bincount(place, ~is_right).cumsum()
     return pl.DataFrame({"confidence": -bounds, "kept": n_kept / len(confidence), "risk": n_wrong / n_kept})
-
-
-def unknown_gold(gold: pl.DataFrame, spec: TaskSpec) -> dict[str, int]:
-    """Gold values that are no label of the spec and their number of rows, the 20 most frequent.
-
-    Example:
-        >>> from candist_core.spec import LabelSpec
-        >>> spec = TaskSpec(labels=[LabelSpec(name="spam"), LabelSpec(name="ham")])
-        >>> unknown_gold(pl.DataFrame({"doc_id": ["a", "b"], "gold": ["ham", "eggs"]}), spec)
-        {'eggs': 1}
-    """
-    strange = gold.filter(pl.col("gold").is_not_null() & ~pl.col("gold").is_in(list(spec.label_names)))
-    counts = strange.group_by("gold").len().sort(["len", "gold"], descending=[True, False])
-    return dict(counts.head(_MAX_UNKNOWN).iter_rows())
-
-
-def evaluate(
-    labels: pl.DataFrame, annotations: pl.DataFrame, gold: pl.DataFrame | None, spec: TaskSpec
-) -> EvaluateReport:
-    """Sum up the final labels, and measure them on the rows whose gold is a label of the spec.
-
-    With gold, shares of the labels are over the labelled rows, shares of the teacher over the annotated rows;
-    a teacher that gave no label is wrong there and covers nothing. Lift is over the sets that are not empty.
-
-    Args:
-        labels: labels/1.
-        annotations: annotations/1.
-        gold: doc_id and gold, null where there is none; None when the corpus has no gold.
-        spec: the labels.
-
-    Returns:
-        The report; its `gold` is None where no row has usable gold.
-    """
-    sets, has_set = annotations["candidates"].list.len(), pl.col("candidates").list.len() > 0
-    answered = labels.filter(has_set)
-    n_agreed = answered.select(pl.col("label").is_in(pl.col("candidates")).sum()).item()
-    counts = dict(labels["label"].value_counts().iter_rows())
-    filled = sets.filter(sets > 0)
-    return EvaluateReport(
-        n_rows=pl.concat([labels["doc_id"], annotations["doc_id"]]).n_unique(),
-        n_labelled=labels.height,
-        n_review=int(labels["needs_review"].sum()),
-        mean_set_size=float(filled.sum() / max(filled.len(), 1)),
-        set_sizes=dict(sets.value_counts().sort("candidates").iter_rows()),
-        statuses=dict(annotations["status"].value_counts().sort("status").iter_rows()),
-        class_counts={name: counts.get(name, 0) for name in spec.label_names},
-        agreement=n_agreed / max(answered.height, 1),
-        mean_confidence=float(labels["confidence"].cast(pl.Float64).sum() / max(labels.height, 1)),
-        gold=_evaluate_gold(labels, annotations, gold, spec) if gold is not None else None,
-        unknown_gold=unknown_gold(gold, spec) if gold is not None else {},
-    )
-
-
-def _evaluate_gold(
-    labels: pl.DataFrame, annotations: pl.DataFrame, gold: pl.DataFrame, spec: TaskSpec
-) -> GoldReport | None:
-    usable = gold.filter(pl.col("gold").is_in(list(spec.label_names))).select("doc_id", "gold")
-    labelled = labels.join(usable, on="doc_id", how="inner")
-    if labelled.is_empty():
-        return None
-    is_right = labelled["label"] == labelled["gold"]
-    kept = is_right.filter(~labelled["needs_review"])
-    annotated = annotations.join(usable, on="doc_id", how="inner")
-    first = annotated["candidates"].list.first()
-    is_covered = annotated.select(pl.col("gold").is_in(pl.col("candidates"))).to_series()
-    return GoldReport(
-        teacher_accuracy=wilson(int((first == annotated["gold"]).sum()), annotated.height),
-        final_accuracy=wilson(int(is_right.sum()), labelled.height),
-        macro_f1=macro_f1(_columns(labelled["label"], spec), _columns(labelled["gold"], spec)),
-        coverage=wilson(int(is_covered.sum()), annotated.height),
-        kept_accuracy=wilson(int(kept.sum()), kept.len()),
-        lift=_lift_of(annotated.filter(first.is_not_null()), spec),
-    )
-
-
-def _lift_of(answered: pl.DataFrame, spec: TaskSpec) -> float | None:
-    if answered.is_empty():
-        return None
-    S = candidate_mask(answered["candidates"], spec.label_names)
-    first = _columns(answered["candidates"].list.first(), spec)
-    return lift(S, first, _columns(answered["gold"], spec))
-
-
-def _columns(names: pl.Series, spec: TaskSpec) -> NDArray[np.int64]:
-    """Column of each name, k for a name that is no label."""
-    column = {name: j for j, name in enumerate(spec.label_names)}
-    return np.array([column.get(name, len(column)) for name in names], dtype=np.int64)

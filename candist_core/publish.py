@@ -188,6 +188,7 @@ def _origin(config: RunConfig, reports: RunReports) -> dict[str, Any]:
         "student": reports.student,
         "checks": reports.checks,
         "metrics": reports.metrics,
+        "quality": reports.quality,
     }
 
 

@@ -93,7 +93,7 @@ def run(
         os.environ.setdefault(key, value)
     from flows.label_corpus import label_corpus
     from flows.progress import shown_on
-    from flows.summary import print_summary
+    from flows.summary import print_findings, print_summary
 
     try:
         with private_server(), shown_on(Console(stderr=True, quiet=quiet)):
@@ -103,6 +103,8 @@ def run(
         _say_interrupted()
         raise typer.Exit(exit_code(stop)) from stop
     print_summary(_out, published)
+    if published.manifest.quality is not None:
+        print_findings(_err, published.manifest.quality.findings)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from prefect_dask import DaskTaskRunner
 from prefect_dask.task_runners import PrefectDaskFuture
 
 from candist_core.config import RunConfig
+from candist_core.findings import as_checks
 from candist_core.publish import Published
 from candist_core.reports import AnnotateReport, CheckResult, DistillReport, IngestReport, PredictReport, RunReports
 from candist_core.stages.distill import find_student
@@ -29,7 +30,7 @@ from flows.runner import Cluster, run_window
 from flows.summary import summary_markdown
 from tasks.check import check_annotations, check_labels
 from tasks.distill import distill_student
-from tasks.evaluate import evaluate_labels
+from tasks.evaluate import assess_quality, evaluate_labels
 from tasks.ingest import ingest_corpus
 from tasks.predict import predict_shard
 from tasks.progress import listen
@@ -71,12 +72,14 @@ def label_corpus(config: RunConfig) -> Published:
         student = _distill(config, ingested, annotated, cluster, watch)
         predicted = _predict(config, ingested, annotated, student, cluster, watch)
         with watch.stage("evaluate", ingested.n_examples, "rows"):
-            metrics = evaluate_labels(config, ingested, annotated, predicted)
+            metrics = evaluate_labels(config, ingested, annotated, predicted, student)
+            quality = assess_quality(config, ingested.texts, annotated, student, predicted)
             if metrics.gold is not None:
                 watch.say(
                     f"accuracy on gold: teacher {metrics.gold.teacher_accuracy}, final {metrics.gold.final_accuracy}"
                 )
             checks += check_labels(config, predicted)
+            checks += as_checks(quality.findings, config.checks.on_fail)
             _gate("labels", checks)
         with watch.stage("publish", ingested.n_examples, "rows"):
             reports = RunReports(
@@ -86,6 +89,7 @@ def label_corpus(config: RunConfig) -> Published:
                 predicted=tuple(predicted),
                 metrics=metrics,
                 checks=tuple(checks),
+                quality=quality,
             )
             published = publish_version(config, reports, runtime.flow_run.id)
         create_markdown_artifact(summary_markdown(published), key="summary", description="What the run made")

@@ -12,7 +12,7 @@ from rich.text import Text
 from candist_core.card import escaped
 from candist_core.config import RunConfig
 from candist_core.publish import Manifest, Published
-from candist_core.reports import GoldReport
+from candist_core.reports import Finding, GoldReport, QualityReport
 from candist_core.stages.estimate import RunEstimate
 from candist_core.stages.status import RunStatus
 from candist_core.window import START
@@ -36,6 +36,10 @@ def manifest_rows(manifest: Manifest) -> Rows:
     ]
     if metrics.gold is not None:
         rows += _gold_rows(metrics.gold)
+    if metrics.audit is not None:
+        rows.append(("audit", _audit_words(metrics.audit)))
+    if manifest.quality is not None:
+        rows += _quality_rows(manifest.quality)
     if metrics.unknown_gold:
         n_rows = sum(metrics.unknown_gold.values())
         rows.append(
@@ -61,6 +65,26 @@ def _gold_rows(gold: GoldReport) -> Rows:
         ("", f"{gold.kept_accuracy} where no review is wanted ({gold.kept_accuracy.n:,} texts)"),
         ("macro-F1", f"{gold.macro_f1:.3f}"),
     ]
+
+
+def _audit_words(audit: GoldReport) -> str:
+    return f"{audit.teacher_accuracy.n:,} texts: teacher {audit.teacher_accuracy}, final {audit.final_accuracy}"
+
+
+def _quality_rows(quality: QualityReport) -> Rows:
+    """Coverage as the audit or the student has it, and each finding by its name and evidence."""
+    how = "audited" if quality.is_audited else "estimated"
+    rows = [("quality", f"{how}, {quality.coverage} of the sets hold the true label")] if quality.coverage.n else []
+    return rows + [(found.severity, f"{found.name}: {found.evidence}") for found in quality.findings]
+
+
+def print_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """Print what wants attention: findings that warn or stop, each with its consequence and remedy."""
+    for found in findings:
+        if found.severity != "note":
+            said = f"{found.severity}: {found.name}: {found.evidence}. {found.consequence}. {found.remedy}."
+            style = "red" if found.severity == "stop" else "yellow"
+            console.print(_printable(said), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def published_rows(published: Published) -> Rows:

@@ -1,13 +1,28 @@
-"""Evaluate: what is known of the labels. The only stage that reads gold."""
+"""Evaluate: what is known of the labels, with gold and without, a shard after the other. The only reader of gold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import polars as pl
 
 from candist_core.config import RunConfig
-from candist_core.edges.store import open_store
-from candist_core.metrics import evaluate
-from candist_core.reports import AnnotateReport, EvaluateReport, IngestReport, PredictReport
+from candist_core.edges.store import Store, open_store
+from candist_core.evaluation import EvaluationCounts
+from candist_core.findings import find_failures
+from candist_core.labels import final_labels
+from candist_core.quality import QualityCounts
+from candist_core.reports import (
+    AnnotateReport,
+    DistillReport,
+    EvaluateReport,
+    GoldReport,
+    IngestReport,
+    PredictReport,
+    QualityReport,
+)
+from candist_core.tables import TableRef
+
+_COPY = {"same_as": pl.String, "doc_id": pl.String, "gold": pl.String}
 
 
 def evaluate_labels(
@@ -15,22 +30,97 @@ def evaluate_labels(
     ingested: IngestReport,
     annotated: Sequence[AnnotateReport],
     predicted: Sequence[PredictReport],
+    student: DistillReport | None = None,
 ) -> EvaluateReport:
-    """Measure the labels over all rows, a text that stands in several rows counted once for each."""
-    store = open_store(config.store)
-    rows = pl.concat(store.read_table(shard, columns=["doc_id", "same_as", "gold"]) for shard in ingested.examples)
-    labels = pl.concat(store.read_table(report.labels) for report in predicted)
-    annotations = pl.concat(store.read_table(report.annotations) for report in annotated)
-    each = rows.select("doc_id", "same_as")
-    return evaluate(
-        _spread(labels, each),
-        _spread(annotations, each),
-        rows.select("doc_id", "gold").drop_nulls() if ingested.n_gold else None,
-        config.task,
-    )
+    """Measure the labels over all rows, a text that stands in several rows counted once for each.
+
+    Args:
+        config: the run.
+        ingested: its corpus.
+        annotated: by shard of texts.
+        predicted: by shard of texts.
+        student: for an audit, whose texts are measured by the labels that they would have without it.
+    """
+    store, counts = open_store(config.store), EvaluationCounts(config.task)
+    rows = _Rows(store, ingested)
+    for shard, answers, finals in zip(ingested.texts, annotated, predicted, strict=True):
+        each = rows.of(shard)
+        labels, annotations = store.read_table(finals.labels), store.read_table(answers.annotations)
+        gold = each.select("doc_id", "gold").drop_nulls() if ingested.n_gold else None
+        counts.add(_spread(labels, each), _spread(annotations, each), gold)
+    audit = _evaluate_audit(store, config, ingested, annotated, student) if student else None
+    return counts.report().model_copy(update={"audit": audit})
+
+
+def assess_quality(
+    config: RunConfig,
+    texts: Sequence[TableRef],
+    annotated: Sequence[AnnotateReport],
+    student: DistillReport,
+    predicted: Sequence[PredictReport],
+) -> QualityReport:
+    """Tell the quality of sets and beliefs without gold, over distinct texts, with findings."""
+    store, counts = open_store(config.store), QualityCounts(config.task)
+    reviewed = dict(store.read_table(student.reviewed).iter_rows())
+    for shard, answers, finals in zip(texts, annotated, predicted, strict=True):
+        annotations = store.read_table(answers.annotations, columns=["doc_id", "candidates", "scores"])
+        labels = store.read_table(finals.labels, columns=["label"])
+        counts.add(annotations, store.read_table(student.beliefs[shard.sha256]), labels, reviewed)
+    quality = counts.report(student.epochs)
+    return quality.model_copy(update={"findings": find_failures(quality, student.epochs)})
+
+
+class _Rows:
+    """The rows of each shard of texts: the texts' own, and those of other shards with the same text.
+
+    Copies alone are kept in memory; the others are read when their shard's turn comes.
+    """
+
+    def __init__(self, store: Store, ingested: IngestReport) -> None:
+        self._store, self._waiting = store, pl.DataFrame(schema=_COPY)
+        self._left: Iterator[TableRef] = iter(ingested.examples)
+        is_copy = pl.col("doc_id") != pl.col("same_as")
+        copies = [self._read(shard).filter(is_copy) for shard in ingested.examples]
+        self._copies = pl.concat([self._waiting, *copies])
+
+    def of(self, texts: TableRef) -> pl.DataFrame:
+        """Rows of a shard of texts, in the order of shards: same_as, doc_id, gold."""
+        wanted = self._store.read_table(texts, columns=["doc_id"]).rename({"doc_id": "same_as"})
+        # Texts are cut from examples in order, so that no more examples need be read than hold these.
+        while self._waiting.height < wanted.height and (shard := next(self._left, None)):
+            own = self._read(shard).filter(pl.col("doc_id") == pl.col("same_as"))
+            self._waiting = pl.concat([self._waiting, own])
+        own, self._waiting = self._waiting.head(wanted.height), self._waiting.slice(wanted.height)
+        return pl.concat([own, self._copies.join(wanted, on="same_as", how="semi", maintain_order="left")])
+
+    def _read(self, shard: TableRef) -> pl.DataFrame:
+        return self._store.read_table(shard, columns=["doc_id", "same_as", "gold"]).select(*_COPY)
 
 
 def _spread(table: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """Give each row the entry of the row whose text it shares."""
-    joined = rows.join(table.rename({"doc_id": "same_as"}), on="same_as", how="inner", maintain_order="left")
+    each = rows.select("doc_id", "same_as")
+    joined = each.join(table.rename({"doc_id": "same_as"}), on="same_as", how="inner", maintain_order="left")
     return joined.drop("same_as")
+
+
+def _evaluate_audit(
+    store: Store,
+    config: RunConfig,
+    ingested: IngestReport,
+    annotated: Sequence[AnnotateReport],
+    student: DistillReport,
+) -> GoldReport | None:
+    """Measure the texts of an audit as if nobody had labelled them; those without a belief are left out."""
+    reviewed = store.read_table(student.reviewed).rename({"label": "gold"})
+    if reviewed.is_empty():
+        return None
+    counts = EvaluationCounts(config.task)
+    for shard, answers in zip(ingested.texts, annotated, strict=True):
+        known = store.read_table(student.beliefs[shard.sha256]).join(reviewed, on="doc_id", how="semi")
+        annotations = known.join(store.read_table(answers.annotations), on="doc_id", maintain_order="left")
+        if known.height:
+            P = np.array(known["belief"].to_list(), dtype=np.float32)
+            labels = final_labels(annotations.drop("belief"), P, config.task, student.label_model)
+            counts.add(labels, annotations.drop("belief"), reviewed.join(known, on="doc_id", how="semi"))
+    return counts.report().gold

@@ -3,26 +3,19 @@
 import math
 
 import numpy as np
-import polars as pl
 import pytest
 
 from candist_core.metrics import (
     accuracy,
     coverage,
-    evaluate,
     expected_calibration_error,
     lift,
     macro_f1,
     mean_set_size,
     risk_coverage,
     set_sizes,
-    unknown_gold,
     wilson,
 )
-from candist_core.spec import LabelSpec, TaskSpec
-from candist_core.tables import ANNOTATIONS, LABELS
-
-SPEC = TaskSpec(labels=[LabelSpec(name=name) for name in "abcd"])
 
 
 def mask(*rows: str) -> np.ndarray:
@@ -130,73 +123,3 @@ def test_expected_calibration_error_keeps_one_and_zero_in_their_bins():
 def test_risk_coverage_keeps_equal_confidences_together():
     curve = risk_coverage(np.array([0.5, 0.9, 0.5, 0.7]), np.array([False, True, True, True]))
     assert curve.rows() == [(0.9, 1 / 4, 0.0), (0.7, 2 / 4, 0.0), (0.5, 4 / 4, 1 / 4)]
-
-
-def labelled(*rows: tuple[str, str, float, bool]) -> pl.DataFrame:
-    """labels/1 from (doc_id, label, confidence, needs_review), each with the candidates a and b."""
-    filled = [(doc, label, conf, ["a", "b"], "a", "agreed", review, None) for doc, label, conf, review in rows]
-    return pl.DataFrame(filled, schema=LABELS.columns, orient="row")
-
-
-def annotated(*rows: tuple[str, list[str], str]) -> pl.DataFrame:
-    filled = [(doc, candidates, None, status, "t", f"key-{doc}") for doc, candidates, status in rows]
-    return pl.DataFrame(filled, schema=ANNOTATIONS.columns, orient="row")
-
-
-LABELLED = labelled(("1", "a", 0.9, False), ("2", "b", 0.8, False), ("3", "c", 0.6, True), ("4", "a", 0.5, True))
-ANNOTATED = annotated(
-    ("1", ["a"], "ok"), ("2", ["a", "b"], "ok"), ("3", ["d", "b"], "ok"), ("4", [], "abstained"), ("5", [], "failed")
-)
-
-
-def test_evaluate_without_gold_counts_what_there_is():
-    report = evaluate(LABELLED, ANNOTATED, None, SPEC)
-    assert (report.n_rows, report.n_labelled, report.n_review) == (5, 4, 2)
-    assert report.mean_set_size == 5 / 3
-    assert report.set_sizes == {0: 2, 1: 1, 2: 2}
-    assert report.statuses == {"abstained": 1, "failed": 1, "ok": 3}
-    assert report.class_counts == {"a": 2, "b": 1, "c": 1, "d": 0}
-    assert report.agreement == 3 / 4
-    assert report.mean_confidence == pytest.approx(2.8 / 4)
-    assert report.gold is None
-
-
-def test_evaluate_with_gold_takes_shares_over_rows_whose_gold_is_a_label():
-    gold = pl.DataFrame({"doc_id": ["1", "2", "3", "4", "5"], "gold": ["a", "b", "b", None, "eggs"]})
-    found = evaluate(LABELLED, ANNOTATED, gold, SPEC).gold
-    assert found is not None
-    assert (found.final_accuracy.value, found.final_accuracy.n) == (2 / 3, 3)
-    assert (found.teacher_accuracy.value, found.teacher_accuracy.n) == (1 / 3, 3)
-    assert (found.coverage.value, found.coverage.n) == (3 / 3, 3)
-    assert (found.kept_accuracy.value, found.kept_accuracy.n) == (2 / 2, 2)
-    # a: 1; b: 2·1/(1 + 2); c: 0; d does not occur
-    assert found.macro_f1 == pytest.approx((1 + 2 / 3 + 0) / 3)
-    # two extra labels, both right, where a random one is right in 2/3 / 3
-    assert found.lift == pytest.approx((2 / 3) / (2 / 3) / ((2 / 3) / 3))
-
-
-def test_a_text_without_an_answer_counts_against_the_teacher():
-    gold = pl.DataFrame({"doc_id": ["1", "4"], "gold": ["a", "a"]})
-    found = evaluate(LABELLED, ANNOTATED, gold, SPEC).gold
-    assert found is not None
-    assert (found.teacher_accuracy.value, found.coverage.value, found.final_accuracy.value) == (1 / 2, 1 / 2, 2 / 2)
-    assert found.lift is None
-
-
-def test_gold_outside_the_label_set_is_named_and_leaves_no_gold_report():
-    gold = pl.DataFrame({"doc_id": ["1", "2", "3"], "gold": ["eggs", "ham", "eggs"]})
-    assert unknown_gold(gold, SPEC) == {"eggs": 2, "ham": 1}
-    assert evaluate(LABELLED, ANNOTATED, gold, SPEC).gold is None
-
-
-def test_a_final_label_outside_the_spec_is_wrong_and_no_crash():
-    gold = pl.DataFrame({"doc_id": ["1"], "gold": ["a"]})
-    found = evaluate(labelled(("1", "zebra", 0.9, False)), ANNOTATED, gold, SPEC).gold
-    assert found is not None
-    assert (found.final_accuracy.value, found.macro_f1) == (0.0, 0.0)
-
-
-def test_evaluate_of_nothing_is_all_zeros():
-    report = evaluate(LABELLED.clear(), ANNOTATED.clear(), pl.DataFrame({"doc_id": ["1"], "gold": ["a"]}), SPEC)
-    assert (report.n_rows, report.agreement, report.mean_set_size, report.mean_confidence) == (0, 0.0, 0.0, 0.0)
-    assert report.gold is None

@@ -9,6 +9,7 @@ import pytest
 
 from candist_core.config import load_config
 from candist_core.errors import BudgetError, ConfigError, GateError, TransientError
+from candist_core.reports import Finding
 from flows.cli import exit_code, main
 from tests.flows.corpora import demo_config, demo_rows, write_config
 
@@ -181,6 +182,21 @@ def test_exit_codes_tell_kinds_of_trouble_apart(error, code):
 def test_the_shipped_configurations_are_valid(candist):
     folder = Path(__file__).parents[2] / "deployments" / "configs"
     assert [load_config(path).name for path in sorted(folder.glob("*.yaml"))]
+
+
+def test_findings_that_warn_are_printed_in_full_and_notes_are_not(capsys):
+    from rich.console import Console
+
+    from flows.summary import print_findings
+
+    sentences = {"evidence": "8 of 10 \x1b[2J[red]", "consequence": "labels are wrong", "remedy": "ask another"}
+    findings = [Finding(name=f"a-{severity}", severity=severity, **sentences) for severity in ("stop", "warn", "note")]
+    print_findings(Console(width=40), findings)
+    out = capsys.readouterr().out
+    assert out.splitlines() == [
+        f"{severity}: a-{severity}: 8 of 10 \N{REPLACEMENT CHARACTER}[2J[red]. labels are wrong. ask another."
+        for severity in ("stop", "warn")
+    ]
 
 
 def test_rows_of_a_terminal_table_cannot_steer_the_terminal(capsys):

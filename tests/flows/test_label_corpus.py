@@ -31,6 +31,7 @@ from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from flows.label_corpus import label_corpus
 from flows.runner import make_cluster
+from flows.summary import manifest_rows
 from tests.fakes import ChatServer, status, user_text
 from tests.flows.corpora import demo_config, demo_labels, demo_replies, demo_rows, write_config, write_jsonl
 
@@ -135,6 +136,23 @@ def test_a_failed_gate_publishes_nothing(tmp_path, prefect_server):
     with pytest.raises(GateError, match="unparsed_rate"):
         label_corpus(config)
     assert not (tmp_path / "published").exists()
+
+
+def test_a_finding_that_stops_publishes_nothing_and_one_that_may_only_warn_goes_into_the_version(
+    tmp_path, prefect_server
+):
+    config = demo_config(tmp_path, n=220)
+    same = json.dumps({"candidates": ["outage", "slow_speed"]})
+    rows = [row | {"reply": same} if i % 4 else row for i, row in enumerate(demo_replies(220))]
+    write_jsonl(tmp_path / "replies.jsonl", rows)
+    with pytest.raises(GateError, match=r"quality\.identical-sets: observed 75 % of 220 sets"):
+        label_corpus(config)
+    assert not (tmp_path / "published").exists()
+    checks = config.checks.model_copy(update={"on_fail": "warn"})
+    manifest = label_corpus(config.model_copy(update={"checks": checks})).manifest
+    assert "identical-sets" in [found.name for found in manifest.quality.findings]
+    assert "quality.identical-sets" in [check.name for check in manifest.checks if not check.passed]
+    assert any("identical-sets: 75 % of 220 sets" in value for _, value in manifest_rows(manifest))
 
 
 def test_a_warning_check_lets_the_run_go_on(tmp_path, prefect_server):

@@ -17,6 +17,7 @@ from rich.console import Console
 from candist_core import (
     RunReports,
     annotate_shard,
+    assess_quality,
     check_annotations,
     check_labels,
     distill_student,
@@ -184,10 +185,17 @@ def published(tmp_path_factory, tiny_bert):
         corpus, reports, _ = annotated(config)
     student = distill_student(config, corpus.texts, reports)
     predicted = [predict_shard(config, *pair, student) for pair in zip(corpus.texts, reports, strict=True)]
-    metrics = evaluate_labels(config, corpus, reports, predicted)
+    metrics = evaluate_labels(config, corpus, reports, predicted, student)
+    quality = assess_quality(config, corpus.texts, reports, student, predicted)
     checks = (*check_annotations(config, reports), *check_labels(config, predicted))
     runs = RunReports(
-        ingested=corpus, annotated=reports, student=student, predicted=predicted, metrics=metrics, checks=checks
+        ingested=corpus,
+        annotated=reports,
+        student=student,
+        predicted=predicted,
+        metrics=metrics,
+        checks=checks,
+        quality=quality,
     )
     return publish_version(config, runs)
 
