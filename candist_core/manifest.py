@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from candist_core.errors import ContractError, StoreError
 from candist_core.paths import check_relative
-from candist_core.reports import CheckResult, EvaluateReport, Report, SourceFile, StudentReport, Usage
+from candist_core.reports import CheckResult, EvaluateReport, QualityReport, Report, SourceFile, StudentReport, Usage
 from candist_core.spec import TaskSpec
 
 CONTRACT = "manifest/1"
@@ -67,6 +67,7 @@ class Manifest(Report):
     student: StudentReport
     checks: tuple[CheckResult, ...]
     metrics: EvaluateReport
+    quality: QualityReport | None = Field(None, description="None in versions of before it was measured.")
 
     @property
     def folder(self) -> str:

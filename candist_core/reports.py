@@ -256,6 +256,7 @@ class RunReports(Report):
     predicted: tuple[PredictReport, ...]
     metrics: EvaluateReport
     checks: tuple[CheckResult, ...]
+    quality: QualityReport | None = None
 
     @property
     def usage(self) -> Usage:
