@@ -67,7 +67,8 @@ class Manifest(Report):
     student: StudentReport
     checks: tuple[CheckResult, ...]
     metrics: EvaluateReport
-    quality: QualityReport | None = Field(None, description="None in versions of before it was measured.")
+    # Versions of before it was told have none.
+    quality: QualityReport | None = None
 
     @property
     def folder(self) -> str:

@@ -181,6 +181,55 @@ class Interval(Report):
         return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
 
+class NamedShare(Report):
+    """A share of the rows of one label."""
+
+    name: str
+    share: Interval
+
+
+class ConfusionCell(Report):
+    """Rows of one gold label that have one final label."""
+
+    gold: str
+    label: str
+    n: int
+
+
+class RiskPoint(Report):
+    """Keeping the share `kept` of the rows, those of confidence `confidence` and above, leaves `risk` of them wrong."""
+
+    confidence: float
+    kept: float
+    risk: float
+
+
+class ReliabilityBin(Report):
+    """Rows with a confidence above `low` up to `high`: how sure they are on average, and how many are right."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    accuracy: Interval
+
+
+class GoldDetails(Report):
+    """What plots and tables of quality need (see `candist_core.gold`). By label: of the rows with that gold label."""
+
+    coverage_by_size: dict[int, Interval] = Field(description="by the number of labels in the set, 0 for none")
+    coverage_by_label: tuple[NamedShare, ...]
+    teacher_by_label: tuple[NamedShare, ...] = Field(
+        description="rows whose first label is right: the teacher's recall"
+    )
+    recall: tuple[NamedShare, ...] = Field(description="rows whose final label is right")
+    precision: tuple[NamedShare, ...] = Field(description="of the rows with that final label, those that are right")
+    confusion: tuple[ConfusionCell, ...] = Field(description="all pairs that occur, the most frequent first")
+    risk_coverage: tuple[RiskPoint, ...] = Field(description="by falling confidence; the last keeps every row")
+    reliability: tuple[ReliabilityBin, ...] = Field(description="ten bins of equal width, those without rows left out")
+    calibration_error: float
+
+
 class GoldReport(Report):
     """Quality on rows that carry gold."""
 
@@ -192,6 +241,7 @@ class GoldReport(Report):
     lift: float | None = Field(
         description="coverage gained a further label, over a random label's; None for sets of one"
     )
+    details: GoldDetails | None = None
 
 
 class EvaluateReport(Report):
@@ -207,6 +257,9 @@ class EvaluateReport(Report):
     agreement: float = Field(description="labelled rows whose final label is a candidate")
     mean_confidence: float
     gold: GoldReport | None
+    audit: GoldReport | None = Field(
+        None, description="the same on the texts of an audit, their final labels as they were before a person's"
+    )
     unknown_gold: dict[str, int] = Field({}, description="the most frequent gold values that are no label, with rows")
 
 
@@ -217,6 +270,22 @@ class LabelPair(Report):
     second: str
     n: int
     lift: float
+    overlap: float = Field(0.0, description="of the sets with either, the share with both (Jaccard)")
+    entropy: float | None = Field(None, description="mean entropy of belief between the two, 0 to 1; None: no belief")
+    similarity: float | None = Field(None, description="share of the words of both descriptions that stand in both")
+
+
+class LabelQuality(Report):
+    """One label without gold: how often it is first in a set, in a set, final, and the student's choice out of fold."""
+
+    name: str
+    n_first: int
+    n_sets: int
+    n_final: int
+    n_believed: int
+    in_set_rate: float | None = Field(
+        description="of the sets that it leads, those with the student's choice; None: none"
+    )
 
 
 class Finding(Report):
@@ -244,6 +313,14 @@ class QualityReport(Report):
     coverage: Interval = Field(description="sets that hold the true label: by the audit, else estimated by the student")
     is_audited: bool = Field(description="whether `coverage` is that of an audit")
     in_set_entropy: float = Field(description="mean entropy of belief within sets, over log of their size; 0 to 1")
+    labels: tuple[LabelQuality, ...] = ()
+    companions: float | None = Field(None, description="how many different labels stand beside a first one, on average")
+    lift: float | None = Field(
+        None, description="belief that a further label of a set has, over that of a random one; None for sets of one"
+    )
+    in_set_rate: Interval | None = Field(None, description="sets that hold the student's choice, out of fold")
+    estimated_coverage: Interval | None = Field(None, description="the student's estimate, beside an audit's too")
+    training_fit: float | None = Field(None, description="training texts whose set holds the student's choice")
     findings: tuple[Finding, ...] = ()
 
 

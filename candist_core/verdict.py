@@ -10,7 +10,7 @@ from typing import Literal
 import polars as pl
 
 from candist_core.manifest import Manifest
-from candist_core.reports import CheckResult, Finding
+from candist_core.reports import CheckResult, Finding, GoldReport
 from candist_core.tally import Tally
 
 Level = Literal["yes", "care", "no"]
@@ -55,7 +55,7 @@ def judge(manifest: Manifest, tally: Tally, is_published: bool = True) -> Verdic
         is_published: False for a run whose labels are not (or not yet) published.
     """
     findings = by_weight(manifest)
-    failed = tuple(check for check in manifest.checks if not check.passed)
+    failed = failed_checks(manifest)
     stops = not is_published or any(finding.severity == "stop" for finding in findings)
     stops = stops or any(check.on_fail == "fail" for check in failed)
     doubts = [sentence for sentence in (_overconfidence(manifest, tally), _unmeasured(manifest)) if sentence]
@@ -63,6 +63,27 @@ def judge(manifest: Manifest, tally: Tally, is_published: bool = True) -> Verdic
     level: Level = "no" if stops else "care" if warns else "yes"
     because = (*_alarms(is_published, failed, findings), _worth(manifest, tally), *doubts)
     return Verdict(level, _ANSWERS[level], because, _actions(manifest, tally, failed, findings))
+
+
+def failed_checks(manifest: Manifest) -> tuple[CheckResult, ...]:
+    """Checks that failed, but those that only repeat a finding."""
+    told = {f"quality.{finding.name}" for finding in by_weight(manifest)}
+    return tuple(check for check in manifest.checks if not check.passed and check.name not in told)
+
+
+def measured(manifest: Manifest) -> GoldReport | None:
+    """Quality by labels that people gave: gold of the corpus, or an audit; None where there is neither."""
+    return manifest.metrics.gold or manifest.metrics.audit
+
+
+def sentence(words: str) -> str:
+    """Words with a full stop, as a finding's have none of their own.
+
+    Example:
+        >>> sentence("a third of the sets"), sentence("All is well.")
+        ('a third of the sets.', 'All is well.')
+    """
+    return words if words.endswith((".", "!", "?")) else f"{words}."
 
 
 def by_weight(manifest: Manifest) -> tuple[Finding, ...]:
@@ -84,7 +105,7 @@ def _alarms(is_published: bool, failed: tuple[CheckResult, ...], findings: tuple
             f"{_count(len(failed), 'check')} failed{', the first' if len(failed) > 1 else ''}: {failed[0].name}, "
             f"observed {failed[0].observed}, wanted {failed[0].wanted}."
         )
-    said += [finding.evidence for finding in findings if finding.severity == "stop"]
+    said += [sentence(finding.evidence) for finding in findings if finding.severity == "stop"]
     if n_warn := sum(finding.severity == "warn" for finding in findings):
         said.append(f"{_count(n_warn, 'finding')} below {'wants' if n_warn == 1 else 'want'} your attention.")
     return said
@@ -93,16 +114,16 @@ def _alarms(is_published: bool, failed: tuple[CheckResult, ...], findings: tuple
 def _worth(manifest: Manifest, tally: Tally) -> str:
     n, n_review = tally.n_rows, tally.n_review
     rest = f"The other {n_review:,} want review." if n_review else "No text wants review."
-    gold = manifest.metrics.gold
+    gold = measured(manifest)
     if gold is not None and gold.kept_accuracy.n:
         kept = gold.kept_accuracy
         right = f"{100 * kept.value:.1f} %"
         bounds = f"95 % interval {100 * kept.low:.1f} to {100 * kept.high:.1f}"
         if kept.n == n - n_review:
-            measured = f"compared with a person's labels, {right} of them are right"
+            told = f"compared with a person's labels, {right} of them are right"
         else:
-            measured = f"of the {kept.n:,} that a person labelled, {right} are right"
-        return f"{n - n_review:,} of {n:,} texts need nobody: {measured} ({bounds}). {rest}"
+            told = f"of the {kept.n:,} that a person labelled, {right} are right"
+        return f"{n - n_review:,} of {n:,} texts need nobody: {told} ({bounds}). {rest}"
     sure = tally.kept_confidence
     if sure is None:
         return f"Every text wants review, {n:,} of {n:,}."
@@ -114,7 +135,7 @@ def _worth(manifest: Manifest, tally: Tally) -> str:
 
 def _overconfidence(manifest: Manifest, tally: Tally) -> str | None:
     """A sentence where the rows that want no review are surely less often right than they claim."""
-    gold, said = manifest.metrics.gold, tally.kept_confidence
+    gold, said = measured(manifest), tally.kept_confidence
     if gold is None or said is None or not gold.kept_accuracy.n or gold.kept_accuracy.high >= said:
         return None
     return (
@@ -124,7 +145,7 @@ def _overconfidence(manifest: Manifest, tally: Tally) -> str | None:
 
 
 def _unmeasured(manifest: Manifest) -> str | None:
-    if manifest.metrics.gold is not None:
+    if measured(manifest) is not None:
         return None
     model = manifest.student.label_model
     if model is not None and model.n_audited:
@@ -154,7 +175,7 @@ def _actions(
                 "doubtful",
             )
         )
-    if manifest.metrics.gold is None:
+    if measured(manifest) is None:
         actions.append(
             Action(
                 f"Have a person label {_AUDIT_ROWS} texts drawn at random",

@@ -74,3 +74,10 @@ def test_a_version_in_which_every_text_wants_review_says_so():
 def test_commands_are_quoted_for_a_shell():
     manifest = manifest_of(config={"publish": {"uri": "my sets; rm -rf x"}})
     assert "'my sets; rm -rf x/mails@0123456789abcdef'" in judge(manifest, TALLY).actions[0].command
+
+
+def test_a_failed_check_that_repeats_a_finding_is_told_once():
+    changes = {"quality": quality(("class-collapse", "stop")), "checks": [check("quality.class-collapse", False)]}
+    verdict = judge(manifest_of(metrics=GOOD, **changes), TALLY)
+    assert not any("failed" in sentence for sentence in verdict.because)
+    assert [action.anchor for action in verdict.actions] == ["findings", "doubtful"]

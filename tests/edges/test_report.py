@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from candist_core.edges.report.page import Page
+from candist_core.edges.report.plots import audited_confidences
 from candist_core.edges.report.svg import INKS, draw
+from candist_core.reports import GoldDetails
 from tests.core.injections import INJECTIONS
 from tests.published_rows import NAMES, check, frame, manifest_of, many_rows, quality, row, share, with_gold
 
@@ -129,6 +131,34 @@ def test_versions_of_no_row_or_one_have_a_page(opened, rows):
     shown = opened(render(rows))
     assert shown.page.inner_text("h1") == "mails"
     assert shown.complaints == []
+
+
+@pytest.mark.slow
+def test_an_audit_measures_a_version_whose_rows_have_no_gold(opened):
+    details = {
+        "coverage_by_size": {}, "coverage_by_label": [], "teacher_by_label": [], "recall": [], "precision": [],
+        "confusion": [{"gold": "outage", "label": "outage", "n": 7}, {"gold": "outage", "label": "billing", "n": 3}],
+        "risk_coverage": [{"confidence": 0.9, "kept": 0.5, "risk": 0}, {"confidence": 0.6, "kept": 1, "risk": 0.3}],
+        "reliability": [], "calibration_error": 0.1,
+    }  # fmt: skip
+    audit = with_gold(share(1.0, 0.6, 1.0, n=5))["gold"] | {"final_accuracy": share(0.7, 0.4, 0.9, n=10)}
+    metrics = manifest_of().metrics.model_dump(mode="json") | {"audit": audit | {"details": details}}
+    page = opened(render(many_rows(50, has_gold=False), metrics=metrics)).page
+    assert page.locator("figure svg").count() == 5
+    body = page.inner_text("body")
+    assert "of the 5 that a person labelled, 100.0 % are right" in body
+    assert "Have a person label" not in body
+    assert "Of all texts 70.0 % are right" in body
+
+
+def test_texts_of_an_audit_are_counted_back_from_their_risk_curve():
+    points = [(0.9, 0.5, 0.0), (0.6, 0.8, 0.25), (0.4, 1.0, 0.3)]
+    curve = [{"confidence": bound, "kept": kept, "risk": risk} for bound, kept, risk in points]
+    nothing = {name: () for name in ("coverage_by_label", "teacher_by_label", "recall", "precision", "confusion")}
+    details = GoldDetails(coverage_by_size={}, reliability=(), calibration_error=0, risk_coverage=curve, **nothing)
+    counted = audited_confidences(details, 10).select("bin", "n_gold", "n_right")
+    # Of 10 texts 5 lie at 0.9, all right; 3 at 0.6, 2 of them wrong; 2 at 0.4, 1 of them wrong.
+    assert counted.rows() == [(899, 5, 5), (599, 3, 1), (399, 2, 1)]
 
 
 # what it never does

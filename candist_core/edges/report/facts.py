@@ -7,6 +7,7 @@ from candist_core.edges.report.words import count, dollars, duration, percent, s
 from candist_core.manifest import Manifest
 from candist_core.reports import Interval
 from candist_core.tally import Tally
+from candist_core.verdict import measured
 
 _MAX_FILES = 12
 _DECIDERS = {"agreed": "both, agreed,", "teacher": "teacher", "student": "student", "reviewed": "a person"}
@@ -23,7 +24,7 @@ class Fact:
 
 def measures(manifest: Manifest, tally: Tally) -> list[Fact]:
     """Everything measured on the labels, the figures against gold first."""
-    metrics, quality, gold = manifest.metrics, manifest.quality, manifest.metrics.gold
+    metrics, quality, gold = manifest.metrics, manifest.quality, measured(manifest)
     facts = []
     if gold is not None:
         facts += [
@@ -35,7 +36,7 @@ def measures(manifest: Manifest, tally: Tally) -> list[Fact]:
         ]
         if gold.lift is not None:
             facts.append(Fact("Lift", f"{gold.lift:.1f}", "worth of a further label, over a random one's; 1 is none"))
-    elif quality is not None:
+    elif quality is not None and quality.coverage.n:
         where = "measured on an audit" if quality.is_audited else "estimated by the student"
         facts.append(Fact("Coverage", _interval(quality.coverage), f"sets that hold the true label, {where}"))
     facts.append(Fact("Labels in a set", f"{metrics.mean_set_size:.2f}", "mean; 1 is a teacher without doubt"))
@@ -47,6 +48,8 @@ def measures(manifest: Manifest, tally: Tally) -> list[Fact]:
                 "Doubt left within sets", f"{quality.in_set_entropy:.2f}", "0: the student decides; 1: it cannot tell"
             ),
         ]
+        if quality.training_fit is not None:
+            facts.append(Fact("Training fit", percent(quality.training_fit), "sets that hold the student's choice"))
         if quality.vote_agreement is not None:
             facts.append(Fact("Agreement of votes", f"{quality.vote_agreement:.2f}", "mean share of the first label"))
     deciders = tally.sources.sort("n", descending=True).iter_rows()

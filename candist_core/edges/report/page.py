@@ -21,7 +21,7 @@ from candist_core.labels import MIN_CONFIDENCE
 from candist_core.manifest import Manifest
 from candist_core.spec import TaskSpec
 from candist_core.tally import Tally
-from candist_core.verdict import by_weight, judge, reference
+from candist_core.verdict import by_weight, failed_checks, judge, measured, reference, sentence
 
 MAX_CLASSES = 300
 """Labels in the table; of more, those with most texts to review are shown."""
@@ -73,8 +73,10 @@ class Page:
             verdict=judge(manifest, tally, is_published),
             tally=tally,
             findings=by_weight(manifest),
+            failed=failed_checks(manifest),
+            gold=measured(manifest),
             measures=measures(manifest, tally),
-            plots=all_plots(tally, self._spec.label_names),
+            plots=all_plots(tally, self._spec.label_names, manifest.metrics.audit),
             classes=_class_rows(tally, self._spec),
             n_classes=len(self._spec.labels),
             reasons=[(reason, n, _explained(reason)) for reason, n in _by_count(tally.reasons)],
@@ -102,6 +104,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "count": count, "percent": percent, "dollars": dollars, "size": size, "short": shortened,
+        "sentence": sentence,
     }  # fmt: skip
     return environment
 

@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from candist_core.edges.report.svg import INKS, draw
 from candist_core.edges.report.words import count, percent, shortened
 from candist_core.labels import MIN_CONFIDENCE
+from candist_core.reports import GoldDetails, GoldReport
 from candist_core.tally import FINE_BINS, Tally
 
 _BARS = 20
@@ -39,15 +40,51 @@ class Plot:
     is_wide: bool = False
 
 
-def all_plots(tally: Tally, names: tuple[str, ...]) -> list[Plot]:
-    """Every plot for which there are numbers; those about gold only where there is gold."""
+def all_plots(tally: Tally, names: tuple[str, ...], audit: GoldReport | None = None) -> list[Plot]:
+    """Every plot for which there are numbers: those of gold where rows have it, else those of an audit.
+
+    Args:
+        tally: of all rows.
+        names: of the labels, in order.
+        audit: what people said of some texts; rows do not show it.
+    """
     plots = [confidence_plot(tally), size_plot(tally)]
-    if tally.n_gold:
-        plots += [reliability_plot(tally), risk_plot(tally)]
-        errors = tally.confusion.filter(pl.col("gold") != pl.col("label"))
-        if errors.height and len(names) <= MAX_HEATMAP:
-            plots.append(confusion_plot(tally, names))
+    judged, confusion = tally.confidences, tally.confusion
+    if not tally.n_gold:
+        if audit is None or audit.details is None:
+            return plots
+        judged, confusion = audited_confidences(audit.details, audit.final_accuracy.n), _cells(audit.details)
+    plots += [reliability_plot(judged), risk_plot(judged)]
+    errors = confusion.filter(pl.col("gold") != pl.col("label"))
+    if errors.height and len(names) <= MAX_HEATMAP:
+        plots.append(confusion_plot(confusion, names))
     return plots
+
+
+def audited_confidences(details: GoldDetails, n: int) -> pl.DataFrame:
+    """Texts of an audit by confidence, as `Tally.confidences` counts rows, from the points of their risk curve.
+
+    Args:
+        details: of the audit.
+        n: texts of it that have a final label.
+    """
+    points = pl.DataFrame(
+        [
+            (point.confidence, round(point.kept * n), round(point.risk * point.kept * n))
+            for point in details.risk_coverage
+        ],
+        schema={"said": pl.Float64, "n_gold": pl.Int64, "n_wrong": pl.Int64},
+        orient="row",
+    )
+    each = points.with_columns(pl.col("n_gold", "n_wrong").diff().fill_null(pl.col("n_gold", "n_wrong")))
+    fine = ((pl.col("said") * FINE_BINS).round(4).ceil() - 1).clip(0, FINE_BINS - 1).cast(pl.Int64)
+    counted = each.select(bin=fine, n_gold="n_gold", n_right=pl.col("n_gold") - pl.col("n_wrong"), mass=pl.col("said"))
+    return counted.with_columns(n=pl.col("n_gold"), confidence=pl.col("mass") * pl.col("n_gold")).drop("mass")
+
+
+def _cells(details: GoldDetails) -> pl.DataFrame:
+    cells = [(cell.gold, cell.label, cell.n) for cell in details.confusion]
+    return pl.DataFrame(cells, schema={"gold": pl.String, "label": pl.String, "n": pl.Int64}, orient="row")
 
 
 def confidence_plot(tally: Tally) -> Plot:
@@ -132,16 +169,16 @@ def size_plot(tally: Tally) -> Plot:
     return Plot("sizes", "What the teacher held possible", reading, draw("sizes", paint), columns, rows)
 
 
-def reliability_plot(tally: Tally) -> Plot:
+def reliability_plot(confidences: pl.DataFrame) -> Plot:
     """Confidence against accuracy, with the gap on average (expected calibration error, Guo et al., ICML 2017)."""
     width = FINE_BINS // _RELIABILITY_BINS
-    judged = tally.confidences.filter(pl.col("n_gold") > 0).with_columns(
+    judged = confidences.filter(pl.col("n_gold") > 0).with_columns(
         # The mean of a fine bin stands for its rows with gold: they are within a thousandth of each other.
         mass=pl.col("confidence") / pl.col("n") * pl.col("n_gold")
     )
     bins = judged.group_by(pl.col("bin") // width).agg(pl.col("n_gold", "n_right", "mass").sum()).sort("bin")
     bins = bins.with_columns(said=pl.col("mass") / pl.col("n_gold"), right=pl.col("n_right") / pl.col("n_gold"))
-    gap = float(((bins["said"] - bins["right"]).abs() * bins["n_gold"]).sum() / tally.n_gold)
+    gap = float(((bins["said"] - bins["right"]).abs() * bins["n_gold"]).sum()) / int(bins["n_gold"].sum())
     signed = float(bins["mass"].sum()) - int(bins["n_right"].sum())
     if gap < 0.02:
         word = "confidences can be read as probabilities"
@@ -172,12 +209,13 @@ def reliability_plot(tally: Tally) -> Plot:
     return Plot("reliability", "Whether confidence keeps its word", reading, draw("reliability", paint), columns, rows)
 
 
-def risk_plot(tally: Tally) -> Plot:
+def risk_plot(confidences: pl.DataFrame) -> Plot:
     """Accuracy of what is kept as the least sure texts are set aside (Geifman and El-Yaniv, NeurIPS 2017)."""
-    judged = tally.confidences.filter(pl.col("n_gold") > 0).sort("bin", descending=True)
+    judged = confidences.filter(pl.col("n_gold") > 0).sort("bin", descending=True)
+    n_gold = int(judged["n_gold"].sum())
     curve = judged.select(
         confidence=pl.col("bin") / FINE_BINS,
-        kept=pl.col("n_gold").cum_sum() / tally.n_gold,
+        kept=pl.col("n_gold").cum_sum() / n_gold,
         accuracy=pl.col("n_right").cum_sum() / pl.col("n_gold").cum_sum(),
     )
     everything = float(curve["accuracy"][-1])
@@ -207,18 +245,16 @@ def risk_plot(tally: Tally) -> Plot:
     return Plot(name, title, reading, draw(name, paint), ("texts kept", "of them right"), rows)
 
 
-def confusion_plot(tally: Tally, names: tuple[str, ...]) -> Plot:
+def confusion_plot(confusion: pl.DataFrame, names: tuple[str, ...]) -> Plot:
     """Which labels stand where another is true; the deeper the colour, the greater the share of the true label."""
-    errors = tally.confusion.filter(pl.col("gold") != pl.col("label")).sort("n", "gold", descending=[True, False])
+    errors = confusion.filter(pl.col("gold") != pl.col("label")).sort("n", "gold", descending=[True, False])
     gold, label, n = errors.row(0)
     reading = (
         f"The most frequent error of {count(int(errors['n'].sum()))}: "
         f"{shortened(gold, 40)} labelled {shortened(label, 40)}, {count(n)} times."
     )
     height = 1.3 + 0.26 * len(names)
-    svg = draw(
-        "confusion", partial(_paint_confusion, tally.confusion, names), height=height, width=max(4.6, height + 1)
-    )
+    svg = draw("confusion", partial(_paint_confusion, confusion, names), height=height, width=max(4.6, height + 1))
     rows = tuple(
         (shortened(gold, 60), shortened(label, 60), count(n)) for gold, label, n in errors.head(12).iter_rows()
     )
