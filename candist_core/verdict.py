@@ -21,6 +21,8 @@ _ANSWERS: dict[Level, str] = {
 }
 _AUDIT_ROWS = 100
 """Texts of an audit: a share near 0.9 is then known to six points either way (Wilson)."""
+_MAX_BY_HAND = 2_000
+"""Texts that one person may review in a week or two; nobody is told to read more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def _actions(
     if tally.n_review:
         actions.append(
             Action(
-                f"Review {_count(tally.n_review, 'text')}",
+                _review_words(tally.n_review),
                 _where_doubt_lies(tally),
                 f"candist labels {reference(manifest)} --review --out review.csv",
                 "doubtful",
@@ -189,6 +191,12 @@ def _actions(
                    "rejects.parquet of the version says why.", anchor="lineage")
         )  # fmt: skip
     return tuple(actions)
+
+
+def _review_words(n: int) -> str:
+    if n > _MAX_BY_HAND:
+        return f"Review what you can of {n:,} texts, the least sure first"
+    return f"Review {_count(n, 'text')}"
 
 
 def _where_doubt_lies(tally: Tally) -> str:

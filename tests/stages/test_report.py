@@ -1,5 +1,7 @@
 """The report of a run and of a version, made by the stages themselves."""
 
+from pathlib import Path
+
 import pytest
 
 from candist_core import annotate_shard, distill_student, ingest_corpus, plan_annotation, predict_shard
@@ -34,15 +36,15 @@ def test_a_run_is_reported_before_it_is_published_and_its_version_after(labelled
     assert report_of_version(f"{published.uri}@1").html == after.html
 
 
-def test_the_report_in_the_version_is_that_of_the_version_save_for_its_number(labelled):
+def test_the_report_in_the_version_is_that_of_the_version_but_for_what_the_commit_gives(labelled):
     published = publish_version(labelled, reports_of_run(labelled), "run-1")
-    folder = labelled.publish.uri + "/" + published.manifest.folder
-    with open(f"{folder}/report.html", encoding="utf-8") as file:
-        inside = file.read()
+    inside = Path(labelled.publish.uri, published.manifest.folder, "report.html").read_text(encoding="utf-8")
     made = report_of_version(published.uri).html.decode()
-    # What was listed at the time does not hold the pages for people, which were not there yet.
-    start, end = made.index("<section"), made.index("Files of the version")
-    assert made[start:end] == inside[inside.index("<section") : inside.index("Files of the version")]
+    parts = [html[html.index("<section") : html.index('<section aria-labelledby="lineage"')] for html in (made, inside)]
+    assert parts[0] == parts[1]
+    # Number and parent are given at the commit, after the page is stored.
+    assert ("Version 1, " in made, "Parent version" in made) == (True, True)
+    assert ("Version 1, " in inside, "Parent version" in inside) == (False, False)
 
 
 def test_the_page_is_written_under_the_versions_name_and_a_missing_folder_is_told(labelled, tmp_path, monkeypatch):

@@ -83,12 +83,12 @@ def cost_facts(manifest: Manifest) -> list[Fact]:
     return [
         *facts,
         Fact("Training the student", duration(student.seconds), passes),
-        Fact("Trained on", student.device, student.device_reason),
+        Fact("Trained on", student.device_reason),
     ]
 
 
-def lineage_facts(manifest: Manifest) -> list[Fact]:
-    """Where the version came from."""
+def lineage_facts(manifest: Manifest, is_numbered: bool) -> list[Fact]:
+    """Where the version came from; its parent is known once it has a number."""
     kind, model = _setting(manifest, "teacher", "kind"), _setting(manifest, "teacher", "model")
     more = len(manifest.config.get("more_teachers") or ())
     sources = [
@@ -104,7 +104,7 @@ def lineage_facts(manifest: Manifest) -> list[Fact]:
         Fact("Teacher", f"{kind} {model or ''}".strip() + (f" and {more} more" if more else "")),
         Fact("Strategy", str(manifest.spec.strategy), f"at most {manifest.spec.max_candidates} labels a set"),
         Fact("Student", manifest.student.base_model, f"method {_setting(manifest, 'student', 'method')}"),
-        Fact("Parent version", manifest.parent or "none", "the version before this one"),
+        *([Fact("Parent version", manifest.parent or "none", "the version before this one")] if is_numbered else []),
         Fact("Labels and instruction", manifest.spec_fingerprint, "fingerprint of the task"),
         Fact("Run", manifest.run_id or "not named"),
         Fact("Code", f"candist {manifest.code_version}", f"seed {manifest.seed}"),

@@ -87,7 +87,7 @@ class Page:
             min_confidence=MIN_CONFIDENCE,
             passed=[(check.name, check.observed, check.wanted) for check in manifest.checks if check.passed],
             costs=cost_facts(manifest),
-            lineage=lineage_facts(manifest),
+            lineage=lineage_facts(manifest, is_numbered and is_published),
             config=json.dumps(manifest.config, indent=2, ensure_ascii=False),
         )
         return html.encode()

@@ -24,6 +24,7 @@ _MAX_SIZE = 10
 MAX_HEATMAP = 30
 """Labels from which on a heat map's names can no longer be read; the list of confusions serves alone."""
 
+_ERRORS = ("true label", "labelled", "texts")
 _THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
@@ -56,8 +57,8 @@ def all_plots(tally: Tally, names: tuple[str, ...], audit: GoldReport | None = N
         judged, confusion = audited_confidences(audit.details, audit.final_accuracy.n), _cells(audit.details)
     plots += [reliability_plot(judged), risk_plot(judged)]
     errors = confusion.filter(pl.col("gold") != pl.col("label"))
-    if errors.height and len(names) <= MAX_HEATMAP:
-        plots.append(confusion_plot(confusion, names))
+    if errors.height:
+        plots.append(confusion_plot(confusion, names) if len(names) <= MAX_HEATMAP else errors_plot(errors))
     return plots
 
 
@@ -98,7 +99,8 @@ def confidence_plot(tally: Tally) -> Plot:
     def paint(axes: Axes) -> None:
         left = [(b + 0.08) / _BARS for b in bars["bin"]]
         kept = (bars["n"] - bars["n_review"]).to_list()
-        review = bars["n_review"].to_list()
+        # A bar of no height would still draw its outline on top of the other.
+        review = [n or float("nan") for n in bars["n_review"]]
         width = 0.84 / _BARS
         axes.bar(left, kept, width, color=INKS["accent"], label="use as it is", align="edge")
         axes.bar(left, review, width, kept, color="none", edgecolor=INKS["doubt"], hatch="/////", lw=0.8,
@@ -247,19 +249,46 @@ def risk_plot(confidences: pl.DataFrame) -> Plot:
 
 def confusion_plot(confusion: pl.DataFrame, names: tuple[str, ...]) -> Plot:
     """Which labels stand where another is true; the deeper the colour, the greater the share of the true label."""
-    errors = confusion.filter(pl.col("gold") != pl.col("label")).sort("n", "gold", descending=[True, False])
-    gold, label, n = errors.row(0)
-    reading = (
+    errors = confusion.filter(pl.col("gold") != pl.col("label"))
+    height = 1.3 + 0.26 * len(names)
+    width = max(4.6, height + 1)
+    svg = draw("confusion", partial(_paint_confusion, confusion, names), height, width)
+    title = "Which labels are taken for which"
+    return Plot("confusion", title, _worst(errors), svg, _ERRORS, _error_rows(errors), is_wide=True)
+
+
+def errors_plot(errors: pl.DataFrame) -> Plot:
+    """The most frequent errors, of labels too many for a heat map."""
+    rows = _error_rows(errors)
+
+    def paint(axes: Axes) -> None:
+        names = [f"{shortened(label, 20)}, truly {shortened(gold, 20)}" for gold, label, _ in rows]
+        places = range(len(rows))
+        bars = axes.barh(places, [int(n.replace(",", "")) for *_, n in rows], color=INKS["doubt"], height=0.6)
+        axes.bar_label(bars, [n for *_, n in rows], padding=3, fontsize=7.5)
+        axes.set_yticks(places, names)
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set_xlabel("texts")
+        axes.xaxis.set_major_formatter(_THOUSANDS)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.tick_params(axis="y", length=0)
+
+    svg = draw("confusion", paint, height=0.9 + 0.22 * len(rows), width=6.4)
+    return Plot("confusion", "The most frequent errors", _worst(errors), svg, _ERRORS, rows, is_wide=True)
+
+
+def _worst(errors: pl.DataFrame) -> str:
+    gold, label, n = errors.sort("n", "gold", "label", descending=[True, False, False]).row(0)
+    return (
         f"The most frequent error of {count(int(errors['n'].sum()))}: "
         f"{shortened(gold, 40)} labelled {shortened(label, 40)}, {count(n)} times."
     )
-    height = 1.3 + 0.26 * len(names)
-    svg = draw("confusion", partial(_paint_confusion, confusion, names), height=height, width=max(4.6, height + 1))
-    rows = tuple(
-        (shortened(gold, 60), shortened(label, 60), count(n)) for gold, label, n in errors.head(12).iter_rows()
-    )
-    columns = ("true label", "labelled", "texts")
-    return Plot("confusion", "Which labels are taken for which", reading, svg, columns, rows, is_wide=True)
+
+
+def _error_rows(errors: pl.DataFrame) -> tuple[tuple[str, ...], ...]:
+    top = errors.sort("n", "gold", "label", descending=[True, False, False]).head(12)
+    return tuple((shortened(gold, 60), shortened(label, 60), count(n)) for gold, label, n in top.iter_rows())
 
 
 def _paint_confusion(confusion: pl.DataFrame, names: tuple[str, ...], axes: Axes) -> None:
