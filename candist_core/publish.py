@@ -4,6 +4,7 @@
 <dataset>/versions/<version>/data/<split>-00000.parquet    texts, labels and the user's own columns
                             /rejects.parquet               what left the pipeline, and why
                             /README.md                     the dataset card
+                            /report.html                   what a person reads of it
                             /student/...                   the student's weights, if wanted
 <dataset>/manifests/v00000001.json                         the commit
 <dataset>/latest.json                                      a hint for people
@@ -16,16 +17,16 @@ published. Invariant: every object of a version is stored before its manifest, a
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from hashlib import blake2b, sha256
 from io import BytesIO
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import polars as pl
 
-from candist_core.assemble import PUBLISHED, assemble, describe
+from candist_core.assemble import PUBLISHED, Content, Part, assemble, describe
 from candist_core.card import dataset_card
 from candist_core.config import RunConfig
 from candist_core.errors import ContractError, StoreError, TransientError
@@ -36,7 +37,18 @@ from candist_core.spec import canonical_json
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Manifest", "Published", "list_versions", "publish", "read_labels", "read_manifest"]
+__all__ = [
+    "Manifest",
+    "PageMaker",
+    "Published",
+    "draft_manifest",
+    "find_manifest",
+    "iter_labels",
+    "list_versions",
+    "publish",
+    "read_labels",
+    "read_manifest",
+]
 
 # Each lost race means that another publisher committed; so many in a row mean that something else is wrong.
 _MAX_RACES = 1000
@@ -62,6 +74,16 @@ class Published(Report):
         return self.manifest.version
 
 
+class PageMaker(Protocol):
+    """Makes the report that lies in a version, from its rows and its manifest (see `candist_core.edges.report`)."""
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Take the rows of one file."""
+
+    def render(self, manifest: Manifest, *, is_numbered: bool = True, is_published: bool = True) -> bytes:
+        """The report of all rows taken, a page of HTML."""
+
+
 def publish(
     work: TableStore,
     target: TableStore,
@@ -71,6 +93,7 @@ def publish(
     run_id: str,
     created_at: datetime,
     code_version: str,
+    page: PageMaker | None = None,
 ) -> Published:
     """Publish what a run made, or find the version that already holds it.
 
@@ -85,6 +108,7 @@ def publish(
         run_id: who published, for the manifest.
         created_at: when, for the manifest alone.
         code_version: of candist.
+        page: makes the version's report; None: there will be none.
 
     Returns:
         The version, new or found.
@@ -97,31 +121,43 @@ def publish(
     # Listed before the version's folder is looked at: a folder that is empty then belongs to none of these.
     earlier = list_versions(target, dataset)
     content = describe(assemble(work, config, reports), reports.ingested.n_texts)
-    version = _version_id(content.files, config.task.fingerprint)
-    folder = f"{dataset}/versions/{version}"
+    manifest = _draft(content, config, reports, run_id=run_id, created_at=created_at, code_version=code_version)
+    folder = manifest.folder
     uri = f"{config.publish.uri.rstrip('/')}/{dataset}"
-    if target.list_paths(folder) and (found := _find(target, dataset, version, earlier)):
+    if target.list_paths(folder) and (found := find_manifest(target, dataset, manifest.version, earlier)):
         return Published(manifest=found, uri=uri, is_new=False)
     for known, part in zip(content.files, assemble(work, config, reports), strict=True):
         if part.file != known:
             raise ContractError(PUBLISHED.name, f"{known.path} changed between two readings", "tables at rest")
         target.write_bytes(f"{folder}/{known.path}", part.data)
-    card = dataset_card(config, version, content.splits, content.columns, content.counts, reports.metrics)
-    files = (*content.files, _store_card(target, f"{folder}/README.md", card.encode()))
-    manifest = Manifest(
-        dataset=dataset,
-        # Number and parent are given at the commit.
-        number=1,
-        version=version,
-        created_at=created_at,
-        run_id=run_id,
-        code_version=code_version,
-        files=files,
-        counts=content.counts,
-        **_origin(config, reports),
-    )
+        if page is not None and _holds_rows(part.file):
+            page.add(_rows_of(part))
+    card = dataset_card(config, manifest.version, content.splits, content.columns, content.counts, reports.metrics)
+    told = [_store_once(target, folder, "README.md", card.encode())]
+    if page is not None:
+        told.append(_store_once(target, folder, "report.html", page.render(manifest, is_numbered=False)))
+    manifest = manifest.model_copy(update={"files": (*content.files, *told)})
     committed, is_new = _commit(target, manifest, checked=earlier)
     return Published(manifest=committed, uri=uri, is_new=is_new)
+
+
+def draft_manifest(
+    work: TableStore,
+    config: RunConfig,
+    reports: RunReports,
+    page: PageMaker,
+    *,
+    run_id: str,
+    created_at: datetime,
+    code_version: str,
+) -> Manifest:
+    """The manifest that publishing would write, number and parent apart; the page gets the rows. Writes nothing.
+
+    Raises:
+        ContractError: labels that do not fit the texts.
+    """
+    content = describe(_shown_to(page, assemble(work, config, reports)), reports.ingested.n_texts)
+    return _draft(content, config, reports, run_id=run_id, created_at=created_at, code_version=code_version)
 
 
 def list_versions(store: TableStore, dataset: str) -> list[int]:
@@ -143,7 +179,7 @@ def read_manifest(store: TableStore, dataset: str, version: int | str = "latest"
         known = f"one of {', '.join(names)}" if names else "one that was published"
         raise StoreError(f"data set {dataset!r}", "no version of it", known, "correct its name or the location")
     if _VERSION.fullmatch(str(version)):
-        found = _find(store, dataset, str(version), numbers)
+        found = find_manifest(store, dataset, str(version), numbers)
     elif version == "latest":
         found = _read(store, dataset, numbers[-1])
     else:
@@ -163,17 +199,59 @@ def read_labels(store: TableStore, manifest: Manifest) -> pl.DataFrame:
     Raises:
         StoreError: a file is gone, or not the one that was published.
     """
-    frames = []
+    return pl.concat(iter_labels(store, manifest))
+
+
+def iter_labels(store: TableStore, manifest: Manifest) -> Iterator[pl.DataFrame]:
+    """The same file by file, at most 50,000 rows each."""
     for file in manifest.files:
-        if not file.path.startswith("data/"):
+        if not _holds_rows(file):
             continue
         path = f"{manifest.folder}/{file.path}"
         data = store.read_bytes(path)
         if sha256(data).hexdigest() != file.sha256:
             raise StoreError(f"object {path}", "other bytes than were published", f"sha256 {file.sha256[:12]}…",
                              "restore it from a copy or publish again")  # fmt: skip
-        frames.append(pl.read_parquet(BytesIO(data)).with_columns(split=pl.lit(file.split, dtype=pl.String)))
-    return pl.concat(frames)
+        yield pl.read_parquet(BytesIO(data)).with_columns(split=pl.lit(file.split, dtype=pl.String))
+
+
+def find_manifest(store: TableStore, dataset: str, version: str, numbers: list[int]) -> Manifest | None:
+    """The manifest of a version by its id, among those of the numbers."""
+    manifests = (_read(store, dataset, number) for number in reversed(numbers))
+    return next((manifest for manifest in manifests if manifest.version == version), None)
+
+
+def _draft(
+    content: Content, config: RunConfig, reports: RunReports, *, run_id: str, created_at: datetime, code_version: str
+) -> Manifest:
+    return Manifest(
+        dataset=config.dataset,
+        # Number and parent are given at the commit.
+        number=1,
+        version=_version_id(content.files, config.task.fingerprint),
+        created_at=created_at,
+        run_id=run_id,
+        code_version=code_version,
+        files=content.files,
+        counts=content.counts,
+        **_origin(config, reports),
+    )
+
+
+def _shown_to(page: PageMaker, parts: Iterable[Part]) -> Iterator[Part]:
+    """The same parts; the page sees the rows of each."""
+    for part in parts:
+        if _holds_rows(part.file):
+            page.add(_rows_of(part))
+        yield part
+
+
+def _holds_rows(file: VersionFile) -> bool:
+    return file.path.startswith("data/")
+
+
+def _rows_of(part: Part) -> pl.DataFrame:
+    return pl.read_parquet(BytesIO(part.data))
 
 
 def _origin(config: RunConfig, reports: RunReports) -> dict[str, Any]:
@@ -198,11 +276,11 @@ def _version_id(files: Iterable[VersionFile], spec_fingerprint: str) -> str:
     return blake2b(canonical_json(content).encode(), digest_size=8).hexdigest()
 
 
-def _store_card(target: TableStore, path: str, data: bytes) -> VersionFile:
-    """Store the card unless an earlier try left one: an object of a version is never changed."""
-    if not target.create_bytes(path, data):
-        data = target.read_bytes(path)
-    return VersionFile(path="README.md", size_bytes=len(data), sha256=sha256(data).hexdigest())
+def _store_once(target: TableStore, folder: str, path: str, data: bytes) -> VersionFile:
+    """Store a page for people unless an earlier try left one: an object of a version is never changed."""
+    if not target.create_bytes(f"{folder}/{path}", data):
+        data = target.read_bytes(f"{folder}/{path}")
+    return VersionFile(path=path, size_bytes=len(data), sha256=sha256(data).hexdigest())
 
 
 def _commit(target: TableStore, manifest: Manifest, checked: Iterable[int]) -> tuple[Manifest, bool]:
@@ -210,7 +288,9 @@ def _commit(target: TableStore, manifest: Manifest, checked: Iterable[int]) -> t
     dataset, known = manifest.dataset, set(checked)
     for _ in range(_MAX_RACES):
         numbers = list_versions(target, dataset)
-        if found := _find(target, dataset, manifest.version, [number for number in numbers if number not in known]):
+        if found := find_manifest(
+            target, dataset, manifest.version, [number for number in numbers if number not in known]
+        ):
             return found, False
         known.update(numbers)
         number = numbers[-1] + 1 if numbers else 1
@@ -230,11 +310,6 @@ def _hint(target: TableStore, manifest: Manifest) -> None:
     except (StoreError, TransientError) as error:
         # The version is committed, and readers list the manifests; saying that it failed would be untrue.
         log.warning("the hint latest.json of %s was not written: %s", manifest.dataset, error)
-
-
-def _find(store: TableStore, dataset: str, version: str, numbers: list[int]) -> Manifest | None:
-    manifests = (_read(store, dataset, number) for number in reversed(numbers))
-    return next((manifest for manifest in manifests if manifest.version == version), None)
 
 
 def _read(store: TableStore, dataset: str, number: int) -> Manifest:

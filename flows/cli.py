@@ -260,6 +260,38 @@ def audit(
     _out.print(f"wrote {drawn.height:,} texts to {out}; fill in the column label", markup=False, soft_wrap=True)
 
 
+@app.command()
+def report(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="VERSION|RUN", help="`FOLDER/DATASET[@VERSION]`, or a run's YAML file."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; without it one named after the version, in this folder.")
+    ] = None,
+    set_: Sets = None,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+) -> None:
+    """Write the report of a version or of a run as one HTML file that needs no network.
+
+    Every version holds the report that was made with it, `report.html`; this makes one anew.
+
+    Example: `candist report published/support-intents@latest --out report.html`
+    """
+    from candist_core.stages.report import report_of_run, report_of_version, write_report
+
+    if what.endswith((".yaml", ".yml")):
+        made = report_of_run(load_config(Path(what), tuple(set_ or ())))
+    elif set_:
+        raise ConfigError("--set", "a version", "a run's YAML file", "leave --set out")
+    else:
+        made = report_of_version(what, endpoint_url, profile)
+    path = write_report(made, out)
+    said = f"wrote {path} ({len(made.html) / 1000:,.0f} kB); open it in a browser"
+    _out.print(said, highlight=False, markup=False, soft_wrap=True)
+
+
 def _confirm_cost(settings: RunConfig, yes: bool) -> None:
     """Ask before a run that is estimated above the set sum."""
     if yes or not any(teacher.kind is TeacherKind.OPENAI for teacher in settings.teachers):

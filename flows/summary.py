@@ -95,9 +95,16 @@ def published_rows(published: Published) -> Rows:
         *manifest_rows(published.manifest),
         ("version", f"{published.number}, {published.version}{what}"),
         ("where", published.uri),
+        *_report_rows(published),
         ("next", f"candist labels {name} --review"),
         ("", f"candist show {name}"),
     ]
+
+
+def _report_rows(published: Published) -> Rows:
+    """Where the version's report lies; versions of before there was one have none."""
+    has_report = any(file.path == "report.html" for file in published.manifest.files)
+    return [("report", f"{published.uri}/versions/{published.version}/report.html")] if has_report else []
 
 
 def summary_markdown(published: Published) -> str:

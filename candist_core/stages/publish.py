@@ -19,7 +19,10 @@ def open_publish_store(config: RunConfig) -> Store:
 
 
 def publish_version(config: RunConfig, reports: RunReports, run_id: str = "") -> Published:
-    """Publish what a run made, or find the version that already holds it."""
+    """Publish what a run made, with its report, or find the version that already holds it."""
+    # Loaded here: it draws plots, and a notebook that only reads versions needs none.
+    from candist_core.edges.report.page import Page
+
     return publish(
         open_store(config.store),
         open_publish_store(config),
@@ -28,6 +31,7 @@ def publish_version(config: RunConfig, reports: RunReports, run_id: str = "") ->
         run_id=run_id,
         created_at=datetime.now(UTC),
         code_version=__version__,
+        page=Page(config.task),
     )
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from candist_core.card import escaped
 from candist_core.config import Location, RunConfig, SourceConfig
+from candist_core.edges.report.page import Page
 from candist_core.edges.store import open_store
 from candist_core.errors import ContractError, StoreError, TransientError
 from candist_core.ingest import SourceBatch, ingest
@@ -163,6 +164,32 @@ def test_a_version_has_the_files_that_its_manifest_names_and_no_others(work, tar
     assert json.loads(target.read_bytes("mails/latest.json")) == {
         "contract": "latest/1", "number": 1, "version": published.version,
     }  # fmt: skip
+
+
+def test_a_report_lies_in_the_version_and_changes_nothing_of_what_it_is(tmp_path, work, target):
+    run = Run(work)
+    plain = run.publish(open_store(Location(uri=str(tmp_path / "plain")))).manifest
+    told = run.publish(target, page=Page(run.config.task)).manifest
+    assert told.version == plain.version
+    assert [file.path for file in told.files] == [*(file.path for file in plain.files), "report.html"]
+    html = target.read_bytes(f"{told.folder}/report.html")
+    assert (told.files[-1].size_bytes, told.files[-1].sha256) == (len(html), sha256(html).hexdigest())
+    # Its number is given after it; its id is known before.
+    assert f"Version <code>{told.version}</code>" in html.decode()
+    assert "5 texts, 2 labels" in html.decode()
+
+
+def test_a_report_that_an_earlier_try_left_stays_as_it_is(work, target):
+    run = Run(work)
+    # The sixth write is that of the manifest.
+    with pytest.raises(TransientError):
+        run.publish(FailingStore(target, 5, TransientError("s3", "gone")), page=Page(run.config.task))
+    folder = next(path for path in target.list_paths("mails") if path.endswith("report.html"))
+    left = target.read_bytes(folder)
+    later = datetime(2027, 1, 1, tzinfo=UTC)
+    published = run.publish(target, page=Page(run.config.task), created_at=later)
+    assert target.read_bytes(folder) == left
+    assert published.manifest.files[-1].sha256 == sha256(left).hexdigest()
 
 
 def test_the_manifest_tells_where_everything_came_from(work, target):

@@ -157,8 +157,21 @@ def test_an_unknown_version_names_what_there_is(candist, tmp_path):
     assert "none" in one_sentence(err)
 
 
+def test_a_report_of_what_is_not_there_is_refused_in_a_sentence(candist, tmp_path):
+    config = write_config(tmp_path, demo_config(tmp_path, n=20))
+    for arguments, word in (
+        (["published/none@latest"], "no version"),
+        ([config], "no ingested corpus"),
+        (["published/none", "--set", "seed=1"], "--set"),
+    ):
+        code, _, err = candist("report", *arguments)
+        assert code == 2
+        assert word in one_sentence(err)
+    assert list(tmp_path.glob("*.html")) == []
+
+
 def test_every_command_explains_itself_with_an_example(candist):
-    for command in ("init", "run", "estimate", "status", "show", "labels"):
+    for command in ("init", "run", "estimate", "status", "show", "labels", "report"):
         code, out, _ = candist(command, "--help")
         assert code == 0
         assert f"candist {command}" in out

@@ -1,0 +1,126 @@
+"""Report: one HTML file of a published version, or of a run that has labelled everything, published or not."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from candist_core.config import RunConfig
+from candist_core.edges.report.page import Page
+from candist_core.edges.store import open_store
+from candist_core.errors import StoreError
+from candist_core.manifest import Manifest
+from candist_core.publish import draft_manifest, find_manifest, iter_labels, list_versions
+from candist_core.reports import RunReports
+from candist_core.stages.annotate import find_annotations
+from candist_core.stages.check import check_annotations, check_labels
+from candist_core.stages.distill import find_student
+from candist_core.stages.evaluate import evaluate_labels
+from candist_core.stages.ingest import find_ingested
+from candist_core.stages.plan import plan_annotation
+from candist_core.stages.predict import find_labels
+from candist_core.stages.publish import find_version, open_publish_store
+from candist_core.version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFile:
+    """A report: the page, and the manifest it tells of."""
+
+    html: bytes
+    manifest: Manifest
+
+    @property
+    def file_name(self) -> str:
+        """A name for the file that tells versions apart."""
+        return f"{self.manifest.dataset}-{self.manifest.version}.html"
+
+
+def report_of_version(reference: str, endpoint_url: str | None = None, profile: str | None = None) -> ReportFile:
+    """The report of `PLACE/DATASET[@VERSION]`, made anew from its rows; see `find_version`.
+
+    Memory: one file of the version, 50,000 rows.
+
+    Raises:
+        StoreError: no such version, or a file of it is not the one that was published.
+    """
+    manifest, _, store = find_version(reference, endpoint_url, profile)
+    page = Page(manifest.spec)
+    for rows in iter_labels(store, manifest):
+        page.add(rows)
+    return ReportFile(page.render(manifest), manifest)
+
+
+def report_of_run(config: RunConfig) -> ReportFile:
+    """The report of what a run has made; it need not be published, a check may have stopped it.
+
+    Labels are measured and checked anew, nothing is asked of a teacher or a student, and nothing is written.
+
+    Raises:
+        StoreError: the run has not labelled everything yet; the sentence names the stage.
+    """
+    reports, page = reports_of_run(config), Page(config.task)
+    manifest = draft_manifest(
+        open_store(config.store),
+        config,
+        reports,
+        page,
+        run_id="",
+        created_at=datetime.now(UTC),
+        code_version=__version__,
+    )
+    target = open_publish_store(config)
+    numbers = list_versions(target, config.dataset)
+    if found := find_manifest(target, config.dataset, manifest.version, numbers):
+        return ReportFile(page.render(found), found)
+    return ReportFile(page.render(manifest, is_published=False), manifest)
+
+
+def write_report(report: ReportFile, path: Path | None = None) -> Path:
+    """Write the page to a file, by default one named after the version in the working folder.
+
+    Raises:
+        StoreError: no such folder, or no right to write there.
+    """
+    out = path or Path(report.file_name)
+    try:
+        out.write_bytes(report.html)
+    except OSError as error:
+        found = "no such folder" if isinstance(error, FileNotFoundError) else (error.strerror or "an error").lower()
+        raise StoreError(f"file {out}", found, "a place to write", "choose another with --out") from error
+    return out
+
+
+def reports_of_run(config: RunConfig) -> RunReports:
+    """What the stages of a run left, and what evaluation and checks say of it now.
+
+    Raises:
+        StoreError: the run has not labelled everything yet; the sentence names the stage.
+    """
+    ingested = find_ingested(config)
+    if ingested is None:
+        raise _unfinished(config, "no ingested corpus")
+    plan, n = plan_annotation(config), len(ingested.texts)
+    annotated = [done for shard in ingested.texts if (done := find_annotations(plan, shard))]
+    if len(annotated) < n:
+        raise _unfinished(config, f"{len(annotated)} of {n} shards annotated")
+    student = find_student(config, ingested.texts, annotated)
+    if student is None:
+        raise _unfinished(config, "no student")
+    pairs = zip(ingested.texts, annotated, strict=True)
+    predicted = [labelled for pair in pairs if (labelled := find_labels(config, *pair, student))]
+    if len(predicted) < n:
+        raise _unfinished(config, f"{len(predicted)} of {n} shards labelled")
+    checks = [check for report in annotated for check in report.checks]
+    checks += [*check_annotations(config, annotated), *check_labels(config, predicted)]
+    return RunReports(
+        ingested=ingested,
+        annotated=tuple(annotated),
+        student=student,
+        predicted=tuple(predicted),
+        metrics=evaluate_labels(config, ingested, annotated, predicted),
+        checks=tuple(checks),
+    )
+
+
+def _unfinished(config: RunConfig, found: str) -> StoreError:
+    return StoreError(f"run {config.name}", found, "every text labelled", "run it with `candist run`")
