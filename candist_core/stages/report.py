@@ -8,13 +8,14 @@ from candist_core.config import RunConfig
 from candist_core.edges.report.page import Page
 from candist_core.edges.store import open_store
 from candist_core.errors import StoreError
+from candist_core.findings import as_checks
 from candist_core.manifest import Manifest
 from candist_core.publish import draft_manifest, find_manifest, iter_labels, list_versions
 from candist_core.reports import RunReports
 from candist_core.stages.annotate import find_annotations
 from candist_core.stages.check import check_annotations, check_labels
 from candist_core.stages.distill import find_student
-from candist_core.stages.evaluate import evaluate_labels
+from candist_core.stages.evaluate import assess_quality, evaluate_labels
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
@@ -110,15 +111,18 @@ def reports_of_run(config: RunConfig) -> RunReports:
     predicted = [labelled for pair in pairs if (labelled := find_labels(config, *pair, student))]
     if len(predicted) < n:
         raise _unfinished(config, f"{len(predicted)} of {n} shards labelled")
+    quality = assess_quality(config, ingested.texts, annotated, student, predicted)
     checks = [check for report in annotated for check in report.checks]
     checks += [*check_annotations(config, annotated), *check_labels(config, predicted)]
+    checks += as_checks(quality.findings, config.checks.on_fail)
     return RunReports(
         ingested=ingested,
         annotated=tuple(annotated),
         student=student,
         predicted=tuple(predicted),
-        metrics=evaluate_labels(config, ingested, annotated, predicted),
+        metrics=evaluate_labels(config, ingested, annotated, predicted, student),
         checks=tuple(checks),
+        quality=quality,
     )
 
 
