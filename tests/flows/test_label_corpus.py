@@ -22,7 +22,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
 )
 
-from candist_core.config import Location, RunConfig
+from candist_core.config import Location, OnFail, RunConfig
 from candist_core.edges.store import open_store
 from candist_core.errors import BudgetError, GateError, TeacherError
 from candist_core.publish import list_versions, read_labels, read_manifest
@@ -148,7 +148,7 @@ def test_a_finding_that_stops_publishes_nothing_and_one_that_may_only_warn_goes_
     with pytest.raises(GateError, match=r"quality\.identical-sets: observed 75 % of 220 sets"):
         label_corpus(config)
     assert not (tmp_path / "published").exists()
-    checks = config.checks.model_copy(update={"on_fail": "warn"})
+    checks = config.checks.model_copy(update={"on_fail": OnFail.WARN})
     manifest = label_corpus(config.model_copy(update={"checks": checks})).manifest
     assert "identical-sets" in [found.name for found in manifest.quality.findings]
     assert "quality.identical-sets" in [check.name for check in manifest.checks if not check.passed]
@@ -214,6 +214,7 @@ def test_the_manifest_tells_where_everything_came_from_and_no_secret(tmp_path, p
         "distill",
         "predict",
         "evaluate",
+        "assess",
         "publish",
     }
     assert {"summary", "checks-annotations", "checks-labels", "progress-annotate", "progress-distill"} <= set(artifacts)
