@@ -22,7 +22,7 @@ from candist_core import (
     distill_student,
     evaluate_labels,
     ingest_corpus,
-    load_labels,
+    load,
     plan_annotation,
     predict_shard,
     publish_version,
@@ -198,7 +198,7 @@ def terminal(width=300):
 
 @pytest.mark.slow
 def test_the_published_labels_hold_the_texts_as_they_were_and_labels_from_the_list_alone(published):
-    frame = load_labels(published.uri)
+    frame = load(published.uri).collect()
     texts = dict(frame.select("doc_id", "text").iter_rows())
     assert {texts[f"bad-{i:03d}"] for i in range(len(WRITABLE))} == {one.text for one in WRITABLE}
     names = {label["name"] for label in demo_labels()} | {f"spoilt {SCRIPT} | {LINK}"}
@@ -252,7 +252,7 @@ def test_the_summary_in_prefect_shows_gold_values_as_text(published):
 def test_the_terminal_gets_no_control_character_and_no_markup_is_obeyed(published, width):
     console = terminal(width)
     print_manifest(console, published.manifest, published.uri)
-    print_labels(console, load_labels(published.uri), n=200)
+    print_labels(console, load(published.uri).collect(), n=200)
     said = console.file.getvalue()
     assert [c for c in said if not c.isprintable() and c != "\n"] == []
     if width == 300:
