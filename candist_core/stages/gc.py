@@ -21,8 +21,9 @@ from candist_core.edges.objects import (
     remove_empty_folders,
 )
 from candist_core.edges.store import Store, open_store
-from candist_core.errors import StoreError
+from candist_core.errors import CandistError, StoreError
 from candist_core.lease import REMOVAL, lease_folder, read_note
+from candist_core.stages.versions import split_place
 from candist_core.versions import list_versions, read_numbered
 
 _HOUR_S = 3600.0
@@ -73,9 +74,8 @@ def _datasets_at(place: Location) -> tuple[Store, list[str]]:
     """The data sets in a place, also those whose first version was never committed."""
     store = open_store(place)
     found = set(store.list_folders())
-    if {"versions", "manifests"} & found:
-        root, _, dataset = place.uri.rstrip("/").rpartition("/")
-        return open_store(place.model_copy(update={"uri": root or "."})), [dataset]
+    if {"versions", "manifests", "publishing"} & found and (split := split_place(place.uri)):
+        return open_store(place.model_copy(update={"uri": split[0]})), [split[1]]
     names = sorted(name for name in found if {"versions", "publishing"} & set(store.list_folders(name)))
     if not names:
         raise StoreError(
@@ -125,7 +125,12 @@ class _Collection:
                 return replace(left, kept="another candist gc is removing it")
             self.store.write_bytes(mark, b"{}")
         # The mark stands; only what is read from here on may decide (see `candist_core.lease`).
-        if reason := self._reason_to_keep(version):
+        try:
+            reason = self._reason_to_keep(version)
+        except CandistError:
+            self.store.delete([mark])
+            raise
+        if reason:
             self.store.delete([mark])
             return replace(left, kept=reason)
         signed_s = time.monotonic()

@@ -85,7 +85,9 @@ def _claim(version: Version, folder: Path) -> None:
         what = f"version {found}" if found else "files of something else"
         raise StoreError(f"folder {folder}", what, f"an empty folder or version {wanted}", "name another folder")
     state.mkdir(parents=True, exist_ok=True)
-    owner.write_text(wanted, encoding="utf-8")
+    if not owner.is_file():
+        (state / "claim").write_text(wanted, encoding="utf-8")
+        (state / "claim").replace(owner)
 
 
 def _is_here(folder: Path, file: VersionFile) -> bool:

@@ -75,7 +75,7 @@ def find_version(reference: Location) -> Version:
     place, mark, version = uri.rpartition("@")
     if not mark or "/" in version:
         place, version = uri, "latest"
-    found = _split(place)
+    found = split_place(place)
     if found is None or not version:
         raise StoreError(
             f"version {uri!r}", "no data set in it", "FOLDER/DATASET or FOLDER/DATASET@VERSION", "name one"
@@ -117,7 +117,7 @@ def load(
         ContractError: the version was published by a later candist, under a contract that this one does not know.
 
     Example:
-        >>> load("published/reviews@latest").filter("needs_review").select("doc_id", "label").collect()
+        >>> load("memory://nothing/reviews@3").filter("needs_review").collect()  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
         candist_core.errors.StoreError: data set 'reviews': found no version of it, wanted one that was published; ...
@@ -138,6 +138,8 @@ def scan_version(version: Version, *, split: str | None = None, verify: bool = F
                 f"version {manifest.number} of {manifest.dataset}", f"no split {split!r}",
                 f"one of {', '.join(names)}", "correct its name",
             )  # fmt: skip
+    if not files:
+        raise ContractError(manifest.contract, f"no data in number {manifest.number}", "a file with rows")
     findings = _hashed(version, files) if verify else _sized(version, files)
     if findings:
         raise damage(version, findings)
@@ -167,15 +169,13 @@ def list_entries(place: Location) -> list[Entry]:
     Raises:
         StoreError: there is no data set.
     """
-    found = _split(place.uri)
-    if found is not None:
+    if found := split_place(place.uri):
         store = open_store(place.model_copy(update={"uri": found[0]}))
         if numbers := list_versions(store, found[1]):
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                return list(pool.map(lambda number: _entry(store, found[1], number, len(numbers)), numbers))
+            return _entries(store, found[1], numbers, numbers)
     store = open_store(place)
     known = [(name, list_versions(store, name)) for name in store.list_folders()]
-    entries = [_entry(store, name, numbers[-1], len(numbers)) for name, numbers in known if numbers]
+    entries = [entry for name, numbers in known for entry in _entries(store, name, numbers[-1:], numbers)]
     if not entries:
         raise StoreError(
             f"place {place.uri}", "no data set", "a folder of published data sets, or one of them", "correct it"
@@ -226,20 +226,32 @@ def rollback_version(reference: Location) -> tuple[Version, bool]:
     return Version(manifest, version.store), is_new
 
 
-def _split(place: str) -> tuple[str, str] | None:
-    """Where a data set lies and its name, of a place that names one."""
+def split_place(place: str) -> tuple[str, str] | None:
+    """Where a data set lies and its name, of a place that may be one; None for a bucket as a whole.
+
+    Example:
+        >>> split_place("s3://bucket/sets/reviews"), split_place("reviews"), split_place("s3://bucket")
+        (('s3://bucket/sets', 'reviews'), ('.', 'reviews'), None)
+    """
     root, slash, dataset = place.rstrip("/").rpartition("/")
     if not dataset or root.endswith(":/"):
         return None
     return root or ("/" if slash else "."), dataset
 
 
-def _entry(store: Store, dataset: str, number: int, n_versions: int) -> Entry:
-    tags = tuple(tag.name for tag in list_tags(store, dataset) if tag.number == number)
-    try:
-        return Entry(dataset, number, n_versions, tags, read_numbered(store, dataset, number))
-    except ContractError as error:
-        return Entry(dataset, number, n_versions, tags, None, str(error))
+def _entries(store: Store, dataset: str, wanted: list[int], numbers: list[int]) -> list[Entry]:
+    """A line for each wanted number of a data set."""
+    tags = list_tags(store, dataset) if wanted else []
+
+    def entry(number: int) -> Entry:
+        names = tuple(tag.name for tag in tags if tag.number == number)
+        try:
+            return Entry(dataset, number, len(numbers), names, read_numbered(store, dataset, number))
+        except ContractError as error:
+            return Entry(dataset, number, len(numbers), names, None, str(error))
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(entry, wanted))
 
 
 def _path(version: Version, file: VersionFile) -> str:

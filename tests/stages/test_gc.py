@@ -323,6 +323,17 @@ def test_nothing_is_removed_where_a_manifest_is_of_a_later_contract(disk, tmp_pa
     assert contents(store) == before
 
 
+def test_a_lease_of_a_later_contract_stops_the_removal_and_leaves_no_mark(disk, tmp_path):
+    store = publish_mails(disk)
+    killed_publisher(tmp_path, disk, 3)
+    lease = store.list_paths("mails/publishing")[0]
+    store.write_bytes(lease, b'{"contract": "lease/2"}')
+    before = contents(store)
+    with pytest.raises(ContractError, match="lease/2"):
+        collect_garbage(disk, older_than_s=0, delete=True)
+    assert contents(store) == before
+
+
 def test_nothing_is_removed_where_the_manifests_cannot_be_listed(disk, tmp_path):
     store = publish_mails(disk)
     manifests = Path(disk.uri, "mails/manifests")

@@ -75,6 +75,19 @@ def test_a_query_reaches_the_parquet_reader(place):
     assert "PROJECT */" not in plan
 
 
+@pytest.mark.s3
+def test_endpoint_region_and_credentials_of_a_profile_serve_polars_too(bucket, tmp_path, aws_environment):
+    publish_mails(bucket.at("sets"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        aws_environment.delenv(name)
+    settings = f"region = eu-west-1\nendpoint_url = {bucket.endpoint_url}\n"
+    secrets = "aws_access_key_id = a\naws_secret_access_key = b\n"
+    (tmp_path / "config").write_text(f"[profile lab]\n{settings}{secrets}")
+    aws_environment.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    assert len(ids(load(f"s3://{bucket.name}/sets/mails", profile="lab"))) == 5
+    assert len(ids(load(f"s3://{bucket.name}/sets/mails", profile="lab", region="us-east-1"))) == 5
+
+
 @pytest.mark.parametrize("version", ["", "latest", "1", "tagged"])
 def test_a_reference_by_any_name_reads_the_same_rows(place, version):
     publish_mails(place)
@@ -258,6 +271,12 @@ def test_data_of_a_later_contract_are_refused_by_its_name(disk):
         store, files=[{"path": "data/train-00000.parquet", "size_bytes": size, "sha256": "", "split": "train"}]
     )
     with pytest.raises(ContractError, match=r"table published/2: found a contract that this version does not know"):
+        load(dataset_at(disk).uri)
+
+
+def test_a_manifest_without_data_is_refused(disk):
+    rewrite_manifest(publish_mails(disk), files=[])
+    with pytest.raises(ContractError, match="no data in number 1"):
         load(dataset_at(disk).uri)
 
 
