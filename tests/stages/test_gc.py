@@ -12,7 +12,7 @@ from candist_core.config import Location
 from candist_core.edges.store import open_store
 from candist_core.errors import ContractError, StoreError, TransientError
 from candist_core.lease import lease_folder
-from candist_core.stages.gc import Kind, collect_garbage
+from candist_core.stages.gc import Kind, _Collection, collect_garbage
 from candist_core.stages.versions import find_version, verify_version
 from candist_core.versions import list_versions, read_manifest
 from tests.core.test_publish import Run
@@ -243,6 +243,61 @@ def test_a_publisher_paused_before_its_commit_whose_number_is_taken_begins_anew_
     assert [one.kept for one in left] == [""]
     assert isinstance(outcome, TransientError)
     assert list_versions(open_store(place), "mails") == [1, 2]
+
+
+class PausingStore:
+    """A store that waits before its n-th creation or delete until it is let go."""
+
+    def __init__(self, store, n):
+        self._store, self._n = store, n
+        self.reached, self.go = threading.Event(), threading.Event()
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def _step(self):
+        self._n -= 1
+        if self._n == -1:
+            self.reached.set()
+            assert self.go.wait(60)
+
+    def create_bytes(self, path, data):
+        self._step()
+        return self._store.create_bytes(path, data)
+
+    def delete(self, paths):
+        for path in paths:
+            self._step()
+            self._store.delete([path])
+
+
+@pytest.mark.parametrize("n", range(7))
+def test_a_removal_paused_anywhere_while_the_same_content_is_published_tears_nothing(place, tmp_path, n):
+    # Steps of the removal: its mark, two parts and the rejects, the lease, the mark; at n = 6 it has ended.
+    publish_mails(place)
+    run = killed_publisher(tmp_path, place, 4)
+    store = open_store(place)
+    pausing = PausingStore(store, n)
+    removal = threading.Thread(target=lambda: list(_Collection(pausing, "mails", 0.0, True).leftovers()))
+    removal.start()
+    try:
+        is_paused = n < 6
+        assert pausing.reached.wait(30 if is_paused else 1) == is_paused
+        try:
+            outcome = run.publish(store)
+        except TransientError as error:
+            outcome = error
+    finally:
+        pausing.go.set()
+        removal.join(60)
+    # Before the mark stands it is the removal that finds itself too late, after that the publisher.
+    assert isinstance(outcome, TransientError) == (0 < n < 6)
+    assert all(verify_version(find_version(dataset_at(place, str(i)))) == [] for i in list_versions(store, "mails"))
+    assert run.publish(store).number == 2
+    assert verify_version(find_version(dataset_at(place))) == []
+    collect_garbage(place, older_than_s=0, delete=True)
+    assert store.list_paths("mails/publishing") == []
+    assert verify_version(find_version(dataset_at(place))) == []
 
 
 def test_while_a_folder_is_being_removed_nobody_publishes_into_it(place, tmp_path):
