@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from candist_core.config import Location as Location
     from candist_core.config import RunConfig as RunConfig
     from candist_core.config import load_config as load_config
     from candist_core.reports import RunReports as RunReports
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
     from candist_core.stages.ingest import ingest_corpus as ingest_corpus
     from candist_core.stages.plan import plan_annotation as plan_annotation
     from candist_core.stages.predict import predict_shard as predict_shard
-    from candist_core.stages.publish import load_labels as load_labels
     from candist_core.stages.publish import publish_version as publish_version
+    from candist_core.stages.pull import pull_version as pull_version
     from candist_core.stages.replies import export_replies as export_replies
     from candist_core.stages.verify import verify_annotations as verify_annotations
+    from candist_core.stages.versions import find_version as find_version
+    from candist_core.stages.versions import load as load
+    from candist_core.stages.versions import verify_version as verify_version
 
 _HOMES = {
+    "Location": "config",
     "RunConfig": "config",
     "RunReports": "reports",
     "annotate_shard": "stages.annotate",
@@ -35,13 +40,16 @@ _HOMES = {
     "distill_student": "stages.distill",
     "export_replies": "stages.replies",
     "evaluate_labels": "stages.evaluate",
+    "find_version": "stages.versions",
     "ingest_corpus": "stages.ingest",
+    "load": "stages.versions",
     "load_config": "config",
-    "load_labels": "stages.publish",
     "plan_annotation": "stages.plan",
     "predict_shard": "stages.predict",
     "publish_version": "stages.publish",
+    "pull_version": "stages.pull",
     "verify_annotations": "stages.verify",
+    "verify_version": "stages.versions",
 }
 __all__ = list(_HOMES)
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from candist_core.errors import ContractError, StoreError
 from candist_core.paths import check_relative
+from candist_core.ports import ReportT
 from candist_core.reports import CheckResult, EvaluateReport, QualityReport, Report, SourceFile, StudentReport, Usage
 from candist_core.spec import TaskSpec
 
@@ -53,6 +54,7 @@ class Manifest(Report):
     number: int = Field(ge=1)
     version: str = Field(pattern=r"^[0-9a-f]{16}$", description="BLAKE2b-64 of the data files and the spec.")
     parent: str | None = Field(None, description="Version of the highest manifest when this one was committed.")
+    restores: int | None = Field(None, description="Number of the earlier version whose content this one is again.")
     created_at: datetime
     run_id: str
     code_version: str
@@ -87,18 +89,26 @@ def decode_manifest(data: bytes, path: str) -> Manifest:
     Raises:
         ContractError: it is under a contract this version does not know, or not what its contract says.
     """
+    return decode_as(Manifest, CONTRACT, data, path)
+
+
+def decode_as(model: type[ReportT], contract: str, data: bytes, path: str) -> ReportT:
+    """Read a JSON object that names its contract.
+
+    Raises:
+        ContractError: it is under a contract this version does not know, or not what its contract says.
+    """
+    kind = contract.partition("/")[0]
     try:
         value = json.loads(data)
-        contract = value["contract"]
+        named = value["contract"]
     except (ValueError, TypeError, KeyError) as error:
-        raise ContractError(CONTRACT, f"no manifest in {path}", "a JSON object with its contract") from error
-    if contract != CONTRACT:
-        raise ContractError(str(contract), f"a contract that this version does not know in {path}", CONTRACT)
+        raise ContractError(contract, f"no {kind} in {path}", "a JSON object with its contract") from error
+    if named != contract:
+        raise ContractError(str(named), f"a contract that this version does not know in {path}", contract)
     try:
-        return Manifest.model_validate(value)
+        return model.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ContractError(
-            CONTRACT, f"{where} in {path}: {first['msg']}", "a manifest as candist writes it"
-        ) from error
+        raise ContractError(contract, f"{where} in {path}: {first['msg']}", f"a {kind} as candist writes it") from error

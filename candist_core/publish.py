@@ -6,17 +6,15 @@
                             /README.md                     the dataset card
                             /report.html                   what a person reads of it
                             /student/...                   the student's weights, if wanted
-<dataset>/manifests/v00000001.json                         the commit
-<dataset>/latest.json                                      a hint for people
+<dataset>/manifests/v00000001.json                         the commit (`candist_core.versions`)
+<dataset>/publishing/<version>/...                         who is at work on it (`candist_core.lease`)
 ```
 
 A version's id is a hash of its content and its spec, so the same labels are one version however often they are
 published. Invariant: every object of a version is stored before its manifest, and none is changed after it.
 """
 
-import json
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from hashlib import blake2b, sha256
@@ -29,31 +27,15 @@ import polars as pl
 from candist_core.assemble import PUBLISHED, Content, Part, assemble, describe
 from candist_core.card import dataset_card
 from candist_core.config import RunConfig
-from candist_core.errors import ContractError, StoreError, TransientError
-from candist_core.manifest import Manifest, VersionFile, decode_manifest, encode_manifest
+from candist_core.errors import ContractError, TransientError
+from candist_core.lease import Lease, leased
+from candist_core.manifest import Manifest, VersionFile
 from candist_core.ports import TableStore
 from candist_core.reports import Report, RunReports
 from candist_core.spec import canonical_json
+from candist_core.versions import MAX_RACES, commit, find_content, list_versions, next_manifest
 
 log = logging.getLogger(__name__)
-
-__all__ = [
-    "Manifest",
-    "PageMaker",
-    "Published",
-    "draft_manifest",
-    "find_manifest",
-    "iter_labels",
-    "list_versions",
-    "publish",
-    "read_labels",
-    "read_manifest",
-]
-
-# Each lost race means that another publisher committed; so many in a row mean that something else is wrong.
-_MAX_RACES = 1000
-_NUMBERED = re.compile(r"/manifests/v(\d{8})\.json$")
-_VERSION = re.compile(r"[0-9a-f]{16}")
 
 
 class Published(Report):
@@ -124,20 +106,22 @@ def publish(
     manifest = _draft(content, config, reports, run_id=run_id, created_at=created_at, code_version=code_version)
     folder = manifest.folder
     uri = f"{config.publish.uri.rstrip('/')}/{dataset}"
-    if target.list_paths(folder) and (found := find_manifest(target, dataset, manifest.version, earlier)):
+    if target.list_paths(folder) and (found := find_content(target, dataset, manifest.version, earlier)):
         return Published(manifest=found, uri=uri, is_new=False)
-    for known, part in zip(content.files, assemble(work, config, reports), strict=True):
-        if part.file != known:
-            raise ContractError(PUBLISHED.name, f"{known.path} changed between two readings", "tables at rest")
-        target.write_bytes(f"{folder}/{known.path}", part.data)
-        if page is not None and _holds_rows(part.file):
-            page.add(_rows_of(part))
-    card = dataset_card(config, manifest.version, content.splits, content.columns, content.counts, reports.metrics)
-    told = [_store_once(target, folder, "README.md", card.encode())]
-    if page is not None:
-        told.append(_store_once(target, folder, "report.html", page.render(manifest, is_numbered=False)))
-    manifest = manifest.model_copy(update={"files": (*content.files, *told)})
-    committed, is_new = _commit(target, manifest, checked=earlier)
+    with leased(target, dataset, manifest.version) as lease:
+        for known, part in zip(content.files, assemble(work, config, reports), strict=True):
+            if part.file != known:
+                raise ContractError(PUBLISHED.name, f"{known.path} changed between two readings", "tables at rest")
+            target.write_bytes(f"{folder}/{known.path}", part.data)
+            if page is not None and _holds_rows(part.file):
+                page.add(_rows_of(part))
+            lease.renew()
+        card = dataset_card(config, manifest.version, content.splits, content.columns, content.counts, reports.metrics)
+        told = [_store_once(target, folder, "README.md", card.encode())]
+        if page is not None:
+            told.append(_store_once(target, folder, "report.html", page.render(manifest, is_numbered=False)))
+        manifest = manifest.model_copy(update={"files": (*content.files, *told)})
+        committed, is_new = _commit(target, manifest, earlier, lease)
     return Published(manifest=committed, uri=uri, is_new=is_new)
 
 
@@ -158,67 +142,6 @@ def draft_manifest(
     """
     content = describe(_shown_to(page, assemble(work, config, reports)), reports.ingested.n_texts)
     return _draft(content, config, reports, run_id=run_id, created_at=created_at, code_version=code_version)
-
-
-def list_versions(store: TableStore, dataset: str) -> list[int]:
-    """Numbers of a data set's versions, ascending; empty when there is none."""
-    found = (_NUMBERED.search(path) for path in store.list_paths(f"{dataset}/manifests"))
-    return sorted(int(match[1]) for match in found if match)
-
-
-def read_manifest(store: TableStore, dataset: str, version: int | str = "latest") -> Manifest:
-    """The manifest of a version: "latest", a number, or an id of 16 hex digits.
-
-    Raises:
-        StoreError: no such data set or version; the sentence names those there are.
-        ContractError: the manifest is of a later version of candist.
-    """
-    numbers = list_versions(store, dataset)
-    if not numbers:
-        names = sorted({path.split("/")[0] for path in store.list_paths("") if _NUMBERED.search(path)})
-        known = f"one of {', '.join(names)}" if names else "one that was published"
-        raise StoreError(f"data set {dataset!r}", "no version of it", known, "correct its name or the location")
-    if _VERSION.fullmatch(str(version)):
-        found = find_manifest(store, dataset, str(version), numbers)
-    elif version == "latest":
-        found = _read(store, dataset, numbers[-1])
-    else:
-        number = int(version) if str(version).isdecimal() else 0
-        found = _read(store, dataset, number) if number in numbers else None
-    if found is None:
-        raise StoreError(
-            f"data set {dataset!r}", f"no version {str(version)!r}",
-            f"latest, one of {', '.join(map(str, numbers))}, or an id", "correct the version",
-        )  # fmt: skip
-    return found
-
-
-def read_labels(store: TableStore, manifest: Manifest) -> pl.DataFrame:
-    """All rows of a version, in order, with their split in the last column; each file's hash is checked.
-
-    Raises:
-        StoreError: a file is gone, or not the one that was published.
-    """
-    return pl.concat(iter_labels(store, manifest))
-
-
-def iter_labels(store: TableStore, manifest: Manifest) -> Iterator[pl.DataFrame]:
-    """The same file by file, at most 50,000 rows each."""
-    for file in manifest.files:
-        if not _holds_rows(file):
-            continue
-        path = f"{manifest.folder}/{file.path}"
-        data = store.read_bytes(path)
-        if sha256(data).hexdigest() != file.sha256:
-            raise StoreError(f"object {path}", "other bytes than were published", f"sha256 {file.sha256[:12]}…",
-                             "restore it from a copy or publish again")  # fmt: skip
-        yield pl.read_parquet(BytesIO(data)).with_columns(split=pl.lit(file.split, dtype=pl.String))
-
-
-def find_manifest(store: TableStore, dataset: str, version: str, numbers: list[int]) -> Manifest | None:
-    """The manifest of a version by its id, among those of the numbers."""
-    manifests = (_read(store, dataset, number) for number in reversed(numbers))
-    return next((manifest for manifest in manifests if manifest.version == version), None)
 
 
 def _draft(
@@ -283,46 +206,29 @@ def _store_once(target: TableStore, folder: str, path: str, data: bytes) -> Vers
     return VersionFile(path=path, size_bytes=len(data), sha256=sha256(data).hexdigest())
 
 
-def _commit(target: TableStore, manifest: Manifest, checked: Iterable[int]) -> tuple[Manifest, bool]:
+def _commit(target: TableStore, manifest: Manifest, checked: Iterable[int], lease: Lease) -> tuple[Manifest, bool]:
     """Take the next free number, or find that another publisher committed the same version first."""
     dataset, known = manifest.dataset, set(checked)
-    for _ in range(_MAX_RACES):
+    for _ in range(MAX_RACES):
         numbers = list_versions(target, dataset)
-        if found := find_manifest(
-            target, dataset, manifest.version, [number for number in numbers if number not in known]
-        ):
+        if found := find_content(target, dataset, manifest.version, set(numbers) - known):
             return found, False
         known.update(numbers)
-        number = numbers[-1] + 1 if numbers else 1
-        parent = _read(target, dataset, numbers[-1]).version if numbers else None
-        numbered = manifest.model_copy(update={"number": number, "parent": parent})
-        if target.create_bytes(_path(dataset, number), encode_manifest(numbered)):
-            _hint(target, numbered)
-            log.info("published %s version %d (%s), %d rows", dataset, number, manifest.version, manifest.counts.rows)
+        numbered = next_manifest(target, manifest, numbers)
+        lease.announce(numbered.number)
+        _check_whole(target, manifest)
+        if commit(target, numbered):
+            number, rows = numbered.number, manifest.counts.rows
+            log.info("published %s version %d (%s), %d rows", dataset, number, manifest.version, rows)
             return numbered, True
-    raise TransientError(f"data set {dataset}", f"{_MAX_RACES} others committed first")
+    raise TransientError(f"data set {dataset}", f"{MAX_RACES} others committed first")
 
 
-def _hint(target: TableStore, manifest: Manifest) -> None:
-    hint = {"contract": "latest/1", "number": manifest.number, "version": manifest.version}
-    try:
-        target.write_bytes(f"{manifest.dataset}/latest.json", json.dumps(hint).encode())
-    except (StoreError, TransientError) as error:
-        # The version is committed, and readers list the manifests; saying that it failed would be untrue.
-        log.warning("the hint latest.json of %s was not written: %s", manifest.dataset, error)
-
-
-def _read(store: TableStore, dataset: str, number: int) -> Manifest:
-    path = _path(dataset, number)
-    manifest = decode_manifest(store.read_bytes(path), path)
-    if (manifest.dataset, manifest.number) != (dataset, number):
-        found = f"{manifest.dataset} number {manifest.number} in {path}"
-        raise ContractError(manifest.contract, found, f"{dataset} number {number}")
-    return manifest
-
-
-def _path(dataset: str, number: int) -> str:
-    return f"{dataset}/manifests/v{number:08d}.json"
+def _check_whole(target: TableStore, manifest: Manifest) -> None:
+    """See that garbage collection took nothing while this publisher was held up."""
+    stored = set(target.list_paths(manifest.folder))
+    if gone := [file.path for file in manifest.files if f"{manifest.folder}/{file.path}" not in stored]:
+        raise TransientError(f"version folder {manifest.folder}", f"{gone[0]} is gone since it was written")
 
 
 def _public(value: Any, key: str = "") -> Any:

@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import polars as pl
 
-from candist_core import load_labels
+from candist_core import load
 from candist_core.metrics import risk_coverage
 
 TEACHER, FINAL, MUTED = "#b4632d", "#1f6f8b", "#8a8f98"
@@ -17,7 +17,7 @@ TEACHER, FINAL, MUTED = "#b4632d", "#1f6f8b", "#8a8f98"
 
 def main(reference: str = "published/support-intents", out: str = "docs/demo.png") -> None:
     """Plot set sizes with the teacher's accuracy, and accuracy against the share of labels kept."""
-    frame = load_labels(reference).with_columns(size=pl.col("candidates").list.len())
+    frame = load(reference).with_columns(size=pl.col("candidates").list.len()).collect()
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
 

@@ -13,9 +13,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from candist_core.config import RunConfig, load_config
-from candist_core.errors import BudgetError, CandistError, ConfigError, GateError, StoreError, TransientError
+from candist_core.config import Location, RunConfig, load_config
+from candist_core.errors import BudgetError, CandistError, ConfigError, GateError, TransientError
 from candist_core.teacher_config import TeacherKind
+from flows.versions_cli import Endpoint, Profile, Region, Sets, VersionArg
+from flows.versions_cli import app as versions_app
 
 app = typer.Typer(
     name="candist",
@@ -27,18 +29,10 @@ app = typer.Typer(
 )
 replies_app = typer.Typer(no_args_is_help=True, help="What the teacher answered.")
 app.add_typer(replies_app, name="replies")
+app.add_typer(versions_app)
 _out, _err = Console(), Console(stderr=True)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A run's YAML file; `candist init` writes one.")]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="A.B=C", help="Change one setting, for example `--set teacher.kind=zeroshot`."),
-]
-VersionArg = Annotated[
-    str, typer.Argument(metavar="VERSION", help="`FOLDER/DATASET`, with `@latest`, `@3` or `@ID` after it.")
-]
-Endpoint = Annotated[str | None, typer.Option(help="Endpoint of an S3-compatible store.")]
-Profile = Annotated[str | None, typer.Option(help="Profile of the AWS credentials file.")]
 
 
 @app.command()
@@ -134,28 +128,6 @@ def status(config: ConfigPath, set_: Sets = None) -> None:
     print_status(_out, settings, status_of_run(settings))
 
 
-@app.command()
-def verify(config: ConfigPath, set_: Sets = None) -> None:
-    """Derive a run's annotations from its kept replies again, offline, and compare. Sends and changes nothing.
-
-    Example: `candist verify candist.yaml`
-    """
-    from candist_core.stages.verify import verify_annotations
-
-    found = verify_annotations(load_config(config, tuple(set_ or ())))
-    left = f"; {found.n_shards_left} shards are not annotated yet" if found.n_shards_left else ""
-    if found.n_differing:
-        named = ", ".join(repr(doc_id) for doc_id in found.differing)
-        step = "run again to annotate them anew"
-        what = f"{found.n_differing:,} of {found.n_rows:,} rows that differ, the first are {named}{left}"
-        raise StoreError("stored annotations", what, "what the kept replies say", step)
-    _out.print(
-        f"{found.n_rows:,} rows of {found.n_shards} shards are what the kept replies say{left}",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
 @replies_app.command("export")
 def export_replies(
     config: ConfigPath,
@@ -198,19 +170,6 @@ def bench(
 
 
 @app.command()
-def show(version: VersionArg, endpoint_url: Endpoint = None, profile: Profile = None) -> None:
-    """Print what a published version holds.
-
-    Example: `candist show published/support-intents@latest`
-    """
-    from candist_core.stages.publish import find_version
-    from flows.summary import print_manifest
-
-    manifest, uri, _ = find_version(version, endpoint_url, profile)
-    print_manifest(_out, manifest, uri)
-
-
-@app.command()
 def labels(
     version: VersionArg,
     out: Annotated[
@@ -219,18 +178,19 @@ def labels(
     review: Annotated[bool, typer.Option(help="Only the rows that want review.")] = False,
     rows: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 20,
     endpoint_url: Endpoint = None,
+    region: Region = None,
     profile: Profile = None,
 ) -> None:
     """Print a version's labels, or export them.
 
     Example: `candist labels published/support-intents --review --out review.csv`
     """
-    from candist_core.stages.publish import export_labels, load_labels
+    from candist_core.stages.publish import export_labels
+    from candist_core.stages.versions import load
     from flows.summary import print_labels
 
-    frame = load_labels(version, endpoint_url, profile)
-    if review:
-        frame = frame.filter("needs_review")
+    rows_wanted = load(version, verify=True, endpoint_url=endpoint_url, region=region, profile=profile)
+    frame = (rows_wanted.filter("needs_review") if review else rows_wanted).collect()
     if out is None:
         print_labels(_out, frame, rows)
         return
@@ -245,17 +205,20 @@ def audit(
     rows: Annotated[int, typer.Option(min=1, help="Texts to draw.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other texts.")] = 0,
     endpoint_url: Endpoint = None,
+    region: Region = None,
     profile: Profile = None,
 ) -> None:
     """Draw texts of a version at random for a person to label; name the file as `audit.uri` of the next run.
 
     Example: `candist audit published/support-intents --out audit.csv`
     """
-    from candist_core.stages.publish import draw_audit, export_labels, load_labels
+    from candist_core.stages.publish import draw_audit, export_labels
+    from candist_core.stages.versions import load
 
     if out.exists():
         raise ConfigError(f"file {out}", "one that exists", "a new one", "name another with --out")
-    drawn = draw_audit(load_labels(version, endpoint_url, profile), rows, seed)
+    frame = load(version, verify=True, endpoint_url=endpoint_url, region=region, profile=profile).collect()
+    drawn = draw_audit(frame, rows, seed)
     export_labels(drawn, out)
     _out.print(f"wrote {drawn.height:,} texts to {out}; fill in the column label", markup=False, soft_wrap=True)
 
@@ -271,6 +234,7 @@ def report(
     ] = None,
     set_: Sets = None,
     endpoint_url: Endpoint = None,
+    region: Region = None,
     profile: Profile = None,
 ) -> None:
     """Write the report of a version or of a run as one HTML file that needs no network.
@@ -286,7 +250,8 @@ def report(
     elif set_:
         raise ConfigError("--set", "a version", "a run's YAML file", "leave --set out")
     else:
-        made = report_of_version(what, endpoint_url, profile)
+        place = Location(uri=what, endpoint_url=endpoint_url, region=region, profile=profile)
+        made = report_of_version(place)
     path = write_report(made, out)
     said = f"wrote {path} ({len(made.html) / 1000:,.0f} kB); open it in a browser"
     _out.print(said, highlight=False, markup=False, soft_wrap=True)

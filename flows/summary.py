@@ -1,4 +1,4 @@
-"""What a person reads when a run ends, before one starts, and of a version: tables for a terminal, and Markdown."""
+"""What a person reads when a run ends and before one starts: tables for a terminal, and Markdown."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,8 @@ from rich.text import Text
 
 from candist_core.card import escaped
 from candist_core.config import RunConfig
-from candist_core.publish import Manifest, Published
+from candist_core.manifest import Manifest
+from candist_core.publish import Published
 from candist_core.reports import Finding, GoldReport, QualityReport
 from candist_core.stages.estimate import RunEstimate
 from candist_core.stages.status import RunStatus
@@ -84,7 +85,7 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
         if found.severity != "note":
             said = f"{found.severity}: {found.name}: {found.evidence}. {found.consequence}. {found.remedy}."
             style = "red" if found.severity == "stop" else "yellow"
-            console.print(_printable(said), style=style, highlight=False, markup=False, soft_wrap=True)
+            console.print(printable(said), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def published_rows(published: Published) -> Rows:
@@ -115,20 +116,7 @@ def summary_markdown(published: Published) -> str:
 
 def print_summary(console: Console, published: Published) -> None:
     """Print what a run made."""
-    _print_rows(console, published.manifest.dataset, published_rows(published))
-
-
-def print_manifest(console: Console, manifest: Manifest, uri: str) -> None:
-    """Print what a version holds and where it came from."""
-    rows = [
-        *manifest_rows(manifest),
-        ("labels", _counts(manifest.metrics.class_counts)),
-        ("version", f"{manifest.number}, {manifest.version}, made {manifest.created_at:%Y-%m-%d %H:%M} UTC"),
-        ("parent", manifest.parent or "none"),
-        ("code", f"candist {manifest.code_version}, seed {manifest.seed}"),
-        ("where", uri),
-    ]
-    _print_rows(console, manifest.dataset, rows)
+    print_rows(console, published.manifest.dataset, published_rows(published))
 
 
 def print_estimate(console: Console, config: RunConfig, expected: RunEstimate) -> None:
@@ -151,7 +139,7 @@ def print_estimate(console: Console, config: RunConfig, expected: RunEstimate) -
     ]
     if config.budget.max_usd is not None:
         rows.append(("cap", f"${config.budget.max_usd:.2f} (budget.max_usd)"))
-    _print_rows(console, f"{config.name}, estimated", rows)
+    print_rows(console, f"{config.name}, estimated", rows)
 
 
 def print_status(console: Console, config: RunConfig, state: RunStatus) -> None:
@@ -163,7 +151,7 @@ def print_status(console: Console, config: RunConfig, state: RunStatus) -> None:
     usage = state.usage
     rows.append(("teacher", f"{usage.n_requests:,} replies, ${usage.cost_usd + usage.reused_usd:.4f}"))
     rows.append(("versions", ", ".join(str(number) for number in state.versions) or "none yet"))
-    _print_rows(console, config.name, rows)
+    print_rows(console, config.name, rows)
 
 
 def print_labels(console: Console, frame: pl.DataFrame, n: int) -> None:
@@ -182,25 +170,23 @@ def print_labels(console: Console, frame: pl.DataFrame, n: int) -> None:
         cells = [row["doc_id"], " ".join(row["text"].split()), row["label"], f"{row['confidence']:.2f}"]
         cells += [", ".join(row["candidates"])] if is_wide else []
         # Text objects take no markup, and control characters of a corpus must not reach the terminal.
-        table.add_row(*(Text(_printable(cell)) for cell in [*cells, row["reason"] or ""]))
+        table.add_row(*(Text(printable(cell)) for cell in [*cells, row["reason"] or ""]))
     console.print(table)
 
 
-def _print_rows(console: Console, title: str, rows: Sequence[tuple[str, str]]) -> None:
+def print_rows(console: Console, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print facts as a table of two columns."""
     table = Table(box=ROUNDED, show_header=False, title=escape(title), title_justify="left", title_style="bold")
     table.add_column(style="bold cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in rows:
-        table.add_row(key, Text(_printable(value)))
+        table.add_row(key, Text(printable(value)))
     console.print(table)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Text without control characters: those of a corpus must not reach the terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda pair: -pair[1]))
 
 
 def _share(part: int, whole: int) -> str:

@@ -32,12 +32,17 @@ _HAS_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A root inside a file system; `uri` is the same root as the user wrote it."""
+    """A root inside a file system, and the location that the user wrote for it."""
 
     fs: Any
     root: str
-    uri: str
+    location: Location
     protocol: str
+
+    @property
+    def uri(self) -> str:
+        """The root as the user wrote it."""
+        return self.location.uri
 
     def path_of(self, path: str) -> str:
         """The file system's own name for a path below the root."""
@@ -48,6 +53,16 @@ class Place:
         below = path[len(self.root.rstrip("/")) :].lstrip("/")
         between = "" if not below or self.uri.endswith("/") else "/"
         return f"{self.uri}{between}{below}"
+
+    def find(self, path: str) -> dict[str, dict[str, Any]]:
+        """What the file system knows of each file below one of its own names.
+
+        Raises:
+            OSError: the folder may not be listed; fsspec alone would give an empty listing on disk.
+        """
+        refuse = {"on_error": _refuse_gaps} if self.protocol == "file" else {}
+        found: dict[str, dict[str, Any]] = self.fs.find(path, detail=True, **refuse)
+        return found
 
     @property
     def local_root(self) -> Path | None:
@@ -72,14 +87,14 @@ def open_place(location: Location, error: type[BadInputError] = StoreError) -> P
     protocol, mark, rest = uri.partition("://")
     if not mark or protocol == "file":
         plain = uri if not mark else rest
-        return Place(fsspec.filesystem("file"), os.path.abspath(os.path.expanduser(plain)), uri, "file")
+        return Place(fsspec.filesystem("file"), os.path.abspath(os.path.expanduser(plain)), location, "file")
     if protocol == "package":
-        return Place(fsspec.filesystem("file"), _package_path(rest, uri, error), uri, protocol)
+        return Place(fsspec.filesystem("file"), _package_path(rest, uri, error), location, protocol)
     if protocol in ("s3", "s3a"):
         if not rest.strip("/"):
             raise error(f"location {uri}", "no bucket", "s3://bucket/folder", "name the bucket")
         with told(f"location {uri}", error):
-            return Place(fsspec.filesystem("s3", **_s3_options(location)), rest.strip("/"), uri, "s3")
+            return Place(fsspec.filesystem("s3", **_s3_options(location)), rest.strip("/"), location, "s3")
     try:
         fs = fsspec.filesystem(protocol)
     except (ImportError, ValueError) as cause:
@@ -87,7 +102,7 @@ def open_place(location: Location, error: type[BadInputError] = StoreError) -> P
             f"location {uri}", f"the protocol {protocol!r}, which is not to be had here",
             "a path, file://, s3://, memory:// or package://", "correct the URL or install the fsspec package for it",
         ) from cause  # fmt: skip
-    return Place(fs, str(fs._strip_protocol(uri)), uri, protocol)
+    return Place(fs, str(fs._strip_protocol(uri)), location, protocol)
 
 
 def _s3_options(location: Location) -> dict[str, Any]:
@@ -104,6 +119,11 @@ def _s3_options(location: Location) -> dict[str, Any]:
     if location.profile:
         options["profile"] = location.profile
     return options
+
+
+def _refuse_gaps(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _package_path(rest: str, uri: str, error: type[BadInputError]) -> str:

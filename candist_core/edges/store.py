@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import polars as pl
@@ -32,8 +33,9 @@ from candist_core.tables import Contract, TableRef
 log = logging.getLogger(__name__)
 
 _DONE = "done/1"
-# Local writes in progress; a listing passes them over.
-_UNFINISHED = ".candist-"
+UNFINISHED = ".candist-"
+"""How the names of local writes in progress begin; a listing passes them over."""
+
 # Up to this many objects of one folder are asked for one by one; for more, one listing is cheaper.
 _ASK_SINGLY = 8
 # What `os.link` says on file systems without hard links, such as exFAT and some network shares.
@@ -149,28 +151,34 @@ class Store:
 
     def list_paths(self, prefix: str) -> list[str]:
         """Every object below a prefix (a folder), sorted; empty when there is none."""
-        return sorted(self._listed(prefix))
+        return sorted(self.list_sizes(prefix))
 
-    def delete(self, paths: Iterable[str]) -> None:
-        """Remove objects; one that is gone already is no error."""
-        for path in paths:
-            with self._told(path) as full, _absent_is_fine():
-                self.place.fs.rm_file(full)
-
-    def _listed(self, prefix: str) -> dict[str, int]:
-        """Size of each object below a folder, by its path."""
+    def list_sizes(self, prefix: str) -> dict[str, int]:
+        """Size in bytes of each object below a prefix (a folder), by its path."""
         root = self.place.root.rstrip("/") + "/"
         # The root itself is "", so that a store can be listed as a whole.
         with self._told(prefix) if prefix else told(f"store {self.uri}", StoreError):
-            full = self.place.path_of(prefix) if prefix else self.place.root
-            found = self.place.fs.find(full, detail=True)
+            found = self.place.find(self.place.path_of(prefix))
         below = {name[len(root) :]: int(info["size"]) for name, info in found.items() if name.startswith(root)}
         folder = f"{prefix}/" if prefix else ""
         return {
             path: size
             for path, size in below.items()
-            if path.startswith(folder) and not path.rpartition("/")[2].startswith(_UNFINISHED)
+            if path.startswith(folder) and not path.rpartition("/")[2].startswith(UNFINISHED)
         }
+
+    def list_folders(self, prefix: str = "") -> list[str]:
+        """Names of the folders right below a prefix, sorted; what lies in them is not listed."""
+        found: list[dict[str, Any]] = []
+        with self._told(prefix) if prefix else told(f"store {self.uri}", StoreError), absent_is_fine():
+            found = self.place.fs.ls(self.place.path_of(prefix), detail=True)
+        return sorted(info["name"].rstrip("/").rpartition("/")[2] for info in found if info["type"] == "directory")
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove objects; one that is gone already is no error."""
+        for path in paths:
+            with self._told(path) as full, absent_is_fine():
+                self.place.fs.rm_file(full)
 
     def _sizes(self, paths: Iterable[str]) -> dict[str, int | None]:
         """Size of each object, None where there is none."""
@@ -180,11 +188,11 @@ class Store:
             folders[path.rpartition("/")[0]].append(path)
         for folder, members in folders.items():
             if len(members) > _ASK_SINGLY:
-                listed = self._listed(folder)
+                listed = self.list_sizes(folder)
                 sizes.update({path: listed.get(path) for path in members})
                 continue
             for path in members:
-                with self._told(path) as full, _absent_is_fine():
+                with self._told(path) as full, absent_is_fine():
                     info = self.place.fs.info(full)
                     sizes[path] = int(info["size"]) if info["type"] == "file" else None
         return sizes
@@ -255,7 +263,7 @@ def fetch_folder(location: Location, into: Path) -> Path:
 
 
 @contextmanager
-def _absent_is_fine() -> Iterator[None]:
+def absent_is_fine() -> Iterator[None]:
     """Let an object be missing, but not its bucket."""
     try:
         yield
@@ -292,7 +300,7 @@ def _stored_objects(value: object) -> Iterator[tuple[str, int]]:
 def _local_temp(target: Path, data: bytes) -> Iterator[Path]:
     """The bytes in a file beside the target, on disk for good; removed in the end if it is still there."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temp = target.parent / f"{_UNFINISHED}{uuid4().hex}"
+    temp = target.parent / f"{UNFINISHED}{uuid4().hex}"
     try:
         with temp.open("xb") as file:
             file.write(data)

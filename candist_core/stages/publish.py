@@ -1,4 +1,4 @@
-"""Publish: a run's tables to an immutable version, and versions back to whoever reads them."""
+"""Publish: a run's tables to an immutable version, and its rows into files for people."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +8,7 @@ import polars as pl
 from candist_core.config import ACCESS, Location, RunConfig
 from candist_core.edges.store import Store, open_store
 from candist_core.errors import ConfigError, StoreError
-from candist_core.publish import Manifest, Published, list_versions, publish, read_labels, read_manifest
+from candist_core.publish import Published, publish
 from candist_core.reports import RunReports
 from candist_core.version import __version__
 
@@ -33,48 +33,6 @@ def publish_version(config: RunConfig, reports: RunReports, run_id: str = "") ->
         code_version=__version__,
         page=Page(config.task),
     )
-
-
-def find_version(
-    reference: str, endpoint_url: str | None = None, profile: str | None = None
-) -> tuple[Manifest, str, Store]:
-    """The manifest behind `PLACE/DATASET[@VERSION]`, the version's place, and its store.
-
-    Args:
-        reference: such as `published/reviews`, `s3://bucket/sets/reviews@3`, `published/reviews@1f0c…`.
-        endpoint_url: of an S3-compatible store.
-        profile: of the AWS credentials file.
-
-    Raises:
-        StoreError: no such data set or version; the sentence names those there are.
-    """
-    place, mark, version = reference.rpartition("@")
-    if not mark or "/" in version:
-        place, version = reference, "latest"
-    root, _, dataset = place.rstrip("/").rpartition("/")
-    if not dataset or root.endswith(":/") or not version:
-        raise StoreError(
-            f"version {reference!r}", "no data set in it", "FOLDER/DATASET or FOLDER/DATASET@VERSION", "name one"
-        )
-    store = open_store(Location(uri=root or ".", endpoint_url=endpoint_url, profile=profile))
-    if not list_versions(store, dataset) and (inside := _datasets_in(place, endpoint_url, profile)):
-        names = ", ".join(f"{place}/{name}" for name in inside)
-        raise StoreError(f"version {reference!r}", "a folder of data sets", f"one of {names}", "name one")
-    manifest = read_manifest(store, dataset, version)
-    return manifest, f"{root or '.'}/{manifest.folder}", store
-
-
-def _datasets_in(place: str, endpoint_url: str | None, profile: str | None) -> list[str]:
-    """Names of the data sets right below a place."""
-    store = open_store(Location(uri=place, endpoint_url=endpoint_url, profile=profile))
-    parts = (path.split("/") for path in store.list_paths(""))
-    return sorted({part[0] for part in parts if len(part) == 3 and part[1] == "manifests"})
-
-
-def load_labels(reference: str, endpoint_url: str | None = None, profile: str | None = None) -> pl.DataFrame:
-    """All rows of a version; see `find_version`. Each file's hash is checked."""
-    manifest, _, store = find_version(reference, endpoint_url, profile)
-    return read_labels(store, manifest)
 
 
 def draw_audit(frame: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from candist_core.config import RunConfig
+from candist_core.config import Location, RunConfig
 from candist_core.edges.report.page import Page
 from candist_core.edges.store import open_store
 from candist_core.errors import StoreError
 from candist_core.findings import as_checks
 from candist_core.manifest import Manifest
-from candist_core.publish import draft_manifest, find_manifest, iter_labels, list_versions
+from candist_core.publish import draft_manifest
 from candist_core.reports import RunReports
 from candist_core.stages.annotate import find_annotations
 from candist_core.stages.check import check_annotations, check_labels
@@ -19,8 +19,12 @@ from candist_core.stages.evaluate import assess_quality, evaluate_labels
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
-from candist_core.stages.publish import find_version, open_publish_store
+from candist_core.stages.publish import open_publish_store
+from candist_core.stages.versions import find_version, scan_version
 from candist_core.version import __version__
+from candist_core.versions import find_content, list_versions
+
+ROWS_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +40,19 @@ class ReportFile:
         return f"{self.manifest.dataset}-{self.manifest.version}.html"
 
 
-def report_of_version(reference: str, endpoint_url: str | None = None, profile: str | None = None) -> ReportFile:
+def report_of_version(reference: Location) -> ReportFile:
     """The report of `PLACE/DATASET[@VERSION]`, made anew from its rows; see `find_version`.
 
-    Memory: one file of the version, 50,000 rows.
+    Memory: 50,000 rows.
 
     Raises:
         StoreError: no such version, or a file of it is not the one that was published.
     """
-    manifest, _, store = find_version(reference, endpoint_url, profile)
-    page = Page(manifest.spec)
-    for rows in iter_labels(store, manifest):
+    version = find_version(reference)
+    page = Page(version.manifest.spec)
+    for rows in scan_version(version, verify=True).collect_batches(chunk_size=ROWS_AT_ONCE, maintain_order=True):
         page.add(rows)
-    return ReportFile(page.render(manifest), manifest)
+    return ReportFile(page.render(version.manifest), version.manifest)
 
 
 def report_of_run(config: RunConfig) -> ReportFile:
@@ -71,7 +75,7 @@ def report_of_run(config: RunConfig) -> ReportFile:
     )
     target = open_publish_store(config)
     numbers = list_versions(target, config.dataset)
-    if found := find_manifest(target, config.dataset, manifest.version, numbers):
+    if found := find_content(target, config.dataset, manifest.version, numbers):
         return ReportFile(page.render(found), found)
     return ReportFile(page.render(manifest, is_published=False), manifest)
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from candist_core.config import RunConfig
-from candist_core.publish import list_versions
 from candist_core.reports import AnnotateReport, Usage
 from candist_core.stages.annotate import find_annotations
 from candist_core.stages.distill import find_student
@@ -11,6 +10,7 @@ from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
 from candist_core.stages.publish import open_publish_store
+from candist_core.versions import list_versions
 
 
 @dataclass(frozen=True, slots=True)

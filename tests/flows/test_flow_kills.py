@@ -18,10 +18,11 @@ import pytest
 
 from candist_core.config import Location, load_config
 from candist_core.edges.store import open_store
-from candist_core.publish import list_versions, read_labels, read_manifest
 from candist_core.stages.annotate import annotate_shard
 from candist_core.stages.ingest import ingest_corpus
 from candist_core.stages.plan import plan_annotation
+from candist_core.stages.versions import Version, scan_version
+from candist_core.versions import list_versions, read_manifest
 from flows.runner import make_cluster
 from tests.fakes import ChatServer, user_text
 from tests.flows.corpora import demo_config, demo_replies, demo_rows, write_config
@@ -184,7 +185,7 @@ def test_killed_runs_pay_twice_for_what_was_in_flight_at_most_and_end_in_the_byt
     config = load_config(path)
     store = open_store(Location(uri=config.publish.uri))
     assert list_versions(store, config.dataset) == [1]
-    assert read_labels(store, read_manifest(store, config.dataset, 1)).height == N_TEXTS
+    assert scan_version(Version(read_manifest(store, config.dataset, 1), store)).collect().height == N_TEXTS
 
 
 def test_on_a_cluster_of_someone_else_the_shards_of_a_killed_flow_stop_asking_and_nothing_is_paid_twice(

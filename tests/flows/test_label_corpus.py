@@ -25,10 +25,11 @@ from prefect.client.schemas.filters import (
 from candist_core.config import Location, OnFail, RunConfig
 from candist_core.edges.store import open_store
 from candist_core.errors import BudgetError, GateError, TeacherError
-from candist_core.publish import list_versions, read_labels, read_manifest
 from candist_core.stages.annotate import annotate_shard
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
+from candist_core.stages.versions import Version, scan_version
+from candist_core.versions import list_versions, read_manifest
 from flows.label_corpus import label_corpus
 from flows.runner import make_cluster
 from flows.summary import manifest_rows
@@ -53,7 +54,7 @@ def candist(*arguments: object, cwd: Path, timeout: float = 240) -> subprocess.C
 
 def labels_of(config: RunConfig) -> pl.DataFrame:
     store = open_store(Location(**config.publish.model_dump(include={"uri", "endpoint_url", "region", "profile"})))
-    return read_labels(store, read_manifest(store, config.dataset, "latest")).sort("doc_id")
+    return scan_version(Version(read_manifest(store, config.dataset), store)).sort("doc_id").collect()
 
 
 def seen_in_prefect(flow_run_id: str) -> tuple[list[str], dict[str, Any]]:

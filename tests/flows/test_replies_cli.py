@@ -6,11 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from candist_core import load
 from candist_core.config import load_config
 from candist_core.stages.annotate import annotate_shard
 from candist_core.stages.ingest import ingest_corpus
 from candist_core.stages.plan import plan_annotation
-from candist_core.stages.publish import load_labels
 from flows.server import quiet_environment
 from tests.fakes import ChatServer, user_text
 from tests.flows.corpora import demo_config, demo_rows, write_config, write_jsonl
@@ -204,7 +204,7 @@ def test_a_run_replayed_from_its_export_sends_nothing_and_publishes_the_same_can
     assert candist("replies", "export", path, *options, "--out", "second.jsonl")[0] == 0
     assert (tmp_path / "second.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
     assert annotated(path, *sets) == annotated(path)
-    paid, replayed = (load_labels(f"published/{name}@1") for name in ("slice", "again"))
+    paid, replayed = (load(f"published/{name}@1").collect() for name in ("slice", "again"))
     columns = ["doc_id", "candidates", "teacher_label"]
     assert replayed.select(columns).equals(paid.select(columns))
     assert set(paid["candidates"].list.len()) == {0, 1, 2}

@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from candist_core import (
+    Location,
     RunReports,
     annotate_shard,
     assess_quality,
@@ -22,8 +23,9 @@ from candist_core import (
     check_labels,
     distill_student,
     evaluate_labels,
+    find_version,
     ingest_corpus,
-    load_labels,
+    load,
     plan_annotation,
     predict_shard,
     publish_version,
@@ -36,7 +38,8 @@ from candist_core.spec import TaskSpec
 from candist_core.tables import ANNOTATIONS
 from candist_core.teacher_config import TeacherConfig
 from flows.cli import main
-from flows.summary import print_labels, print_manifest, summary_markdown
+from flows.summary import print_labels, summary_markdown
+from flows.version_tables import print_version
 from tests.core.injections import ESCAPE, INJECTIONS, LINK, SCRIPT, Injection
 from tests.fakes import ChatServer, user_text
 from tests.flows.corpora import demo_config, demo_labels, demo_replies, demo_rows, write_config, write_jsonl
@@ -206,7 +209,7 @@ def terminal(width=300):
 
 @pytest.mark.slow
 def test_the_published_labels_hold_the_texts_as_they_were_and_labels_from_the_list_alone(published):
-    frame = load_labels(published.uri)
+    frame = load(published.uri).collect()
     texts = dict(frame.select("doc_id", "text").iter_rows())
     assert {texts[f"bad-{i:03d}"] for i in range(len(WRITABLE))} == {one.text for one in WRITABLE}
     names = {label["name"] for label in demo_labels()} | {f"spoilt {SCRIPT} | {LINK}"}
@@ -259,8 +262,8 @@ def test_the_summary_in_prefect_shows_gold_values_as_text(published):
 @pytest.mark.parametrize("width", [80, 300])
 def test_the_terminal_gets_no_control_character_and_no_markup_is_obeyed(published, width):
     console = terminal(width)
-    print_manifest(console, published.manifest, published.uri)
-    print_labels(console, load_labels(published.uri), n=200)
+    print_version(console, find_version(Location(uri=published.uri)))
+    print_labels(console, load(published.uri).collect(), n=200)
     said = console.file.getvalue()
     assert [c for c in said if not c.isprintable() and c != "\n"] == []
     if width == 300:

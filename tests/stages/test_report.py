@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from candist_core import annotate_shard, distill_student, ingest_corpus, plan_annotation, predict_shard
+from candist_core.config import Location
 from candist_core.errors import StoreError
 from candist_core.stages.publish import publish_version
 from candist_core.stages.report import report_of_run, report_of_version, reports_of_run, write_report
@@ -33,13 +34,13 @@ def test_a_run_is_reported_before_it_is_published_and_its_version_after(labelled
     after = report_of_run(labelled)
     assert (after.manifest.version, after.manifest.number) == (published.version, 1)
     assert "Version 1, " in after.html.decode()
-    assert report_of_version(f"{published.uri}@1").html == after.html
+    assert report_of_version(Location(uri=f"{published.uri}@1")).html == after.html
 
 
 def test_the_report_in_the_version_is_that_of_the_version_but_for_what_the_commit_gives(labelled):
     published = publish_version(labelled, reports_of_run(labelled), "run-1")
     inside = Path(labelled.publish.uri, published.manifest.folder, "report.html").read_text(encoding="utf-8")
-    made = report_of_version(published.uri).html.decode()
+    made = report_of_version(Location(uri=published.uri)).html.decode()
     parts = [html[html.index("<section") : html.index('<section aria-labelledby="lineage"')] for html in (made, inside)]
     assert parts[0] == parts[1]
     # Number and parent are given at the commit, after the page is stored.

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 import candist_core
-from candist_core import annotate_shard, distill_student, ingest_corpus, load_labels, plan_annotation, predict_shard
+from candist_core import annotate_shard, distill_student, ingest_corpus, load, plan_annotation, predict_shard
 from candist_core.edges.store import open_store
 from tests.fakes import ChatServer, status, user_text
 from tests.flows.corpora import demo_config, demo_replies, demo_rows, write_config, write_jsonl
@@ -142,7 +142,7 @@ def test_the_readme_example_runs_as_it_stands(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("80")
-    assert isinstance(load_labels(f"{config.publish.uri}/slice"), pl.DataFrame)
+    assert isinstance(load(f"{config.publish.uri}/slice"), pl.LazyFrame)
 
 
 def test_importing_the_core_is_light():

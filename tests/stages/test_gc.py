@@ -1,0 +1,405 @@
+"""Garbage collection removes what killed publishers left, and nothing that a manifest or a publisher refers to."""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from candist_core.config import Location
+from candist_core.edges.store import open_store
+from candist_core.errors import ContractError, StoreError, TransientError
+from candist_core.lease import lease_folder
+from candist_core.stages.gc import Kind, _Collection, collect_garbage
+from candist_core.stages.versions import find_version, verify_version
+from candist_core.versions import list_versions, read_manifest
+from tests.core.test_publish import Run
+from tests.published import dataset_at, publish_mails
+
+LONG_AGO_S = 40 * 3600
+
+
+@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
+def place(request, tmp_path):
+    if request.param == "s3":
+        return request.getfixturevalue("bucket").at("sets")
+    return Location(uri=str(tmp_path / "sets"))
+
+
+@pytest.fixture
+def disk(tmp_path):
+    return Location(uri=str(tmp_path / "sets"))
+
+
+def contents(store):
+    return {path: store.read_bytes(path) for path in store.list_paths("")}
+
+
+def age(folder, seconds=LONG_AGO_S):
+    """Set back the clock of every file below a folder."""
+    for path in Path(folder).rglob("*"):
+        if path.is_file():
+            os.utime(path, (time.time() - seconds,) * 2)
+
+
+class Killed(BaseException):
+    """What no part of a publisher catches, as with SIGKILL."""
+
+
+class StoppingStore:
+    """A store that does something of the test's before the n-th write, delete or creation."""
+
+    def __init__(self, store, n, action):
+        self._store, self._n, self._action = store, n, action
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def _count(self):
+        self._n -= 1
+        if self._n == -1:
+            self._action()
+
+    def write_bytes(self, path, data):
+        self._count()
+        self._store.write_bytes(path, data)
+
+    def create_bytes(self, path, data):
+        self._count()
+        return self._store.create_bytes(path, data)
+
+    def delete(self, paths):
+        if self._n < 0 and self._action is kill:
+            raise Killed
+        self._store.delete(paths)
+
+
+def kill():
+    raise Killed
+
+
+# Writes of a publisher: lease, two parts, rejects, card, lease, manifest, hint.
+N_BEFORE_COMMIT = 6
+
+
+def killed_publisher(tmp_path, place, n, confidence=0.25):
+    """A publisher that dies before its n-th write and tidies nothing up."""
+    run = Run(open_store(Location(uri=str(tmp_path / f"work-{n}-{confidence}"))), confidence=confidence)
+    with pytest.raises(Killed):
+        run.publish(StoppingStore(open_store(place), n, kill))
+    return run
+
+
+def test_a_place_where_nothing_is_left_over_has_no_leftovers(place):
+    store = publish_mails(place)
+    before = contents(store)
+    assert collect_garbage(place, older_than_s=0, delete=True) == []
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize("n", range(1, N_BEFORE_COMMIT))
+def test_what_a_killed_publisher_left_is_listed_first_and_then_removed(place, tmp_path, n):
+    store = publish_mails(place)
+    before = contents(store)
+    killed_publisher(tmp_path, place, n)
+    assert contents(store) != before
+    left = collect_garbage(place, older_than_s=0)
+    assert [(one.kind, one.n_objects, one.kept) for one in left] == [(Kind.FOLDER, n - 1, "")]
+    assert len(contents(store)) > len(before)
+    assert [one.path for one in collect_garbage(place, older_than_s=0, delete=True)] == [left[0].path]
+    assert contents(store) == before
+    assert collect_garbage(place, older_than_s=0) == []
+    assert verify_version(find_version(dataset_at(place))) == []
+
+
+def test_a_first_publisher_that_was_killed_leaves_nothing_either(place, tmp_path):
+    killed_publisher(tmp_path, place, 3)
+    store = open_store(place)
+    assert [one.kind for one in collect_garbage(dataset_at(place), older_than_s=0)] == [Kind.FOLDER]
+    assert len(collect_garbage(place, older_than_s=0, delete=True)) == 1
+    assert contents(store) == {}
+
+
+def test_what_was_written_to_lately_stays(place, tmp_path):
+    killed_publisher(tmp_path, place, 3)
+    store = open_store(place)
+    before = contents(store)
+    left = collect_garbage(place, delete=True)
+    assert [one.kept for one in left] == ["a publisher may be at work on it"]
+    assert contents(store) == before
+
+
+def test_only_the_newest_sign_of_a_publisher_counts(disk, tmp_path):
+    killed_publisher(tmp_path, disk, 3)
+    age(disk.uri)
+    lease = next(Path(disk.uri, "mails/publishing").rglob("*.json"))
+    os.utime(lease)
+    assert [one.kept for one in collect_garbage(disk, delete=True)] == ["a publisher may be at work on it"]
+    age(disk.uri)
+    assert [one.kept for one in collect_garbage(disk, delete=True)] == [""]
+    assert contents(open_store(disk)) == {}
+    assert not Path(disk.uri, "mails/versions").exists() or not list(Path(disk.uri, "mails/versions").iterdir())
+
+
+class Paused:
+    """A publisher on its way in a thread, stopped before its n-th write until it is let go."""
+
+    def __init__(self, tmp_path, place, n, confidence=0.25):
+        self._reached, self._go = threading.Event(), threading.Event()
+        run = Run(open_store(Location(uri=str(tmp_path / f"paused-{n}"))), confidence=confidence)
+        store = StoppingStore(open_store(place), n, self._pause)
+        self.outcome = None
+
+        def publish():
+            try:
+                self.outcome = run.publish(store)
+            except TransientError as error:
+                self.outcome = error
+
+        self._thread = threading.Thread(target=publish)
+        self._thread.start()
+        assert self._reached.wait(30)
+
+    def _pause(self):
+        self._reached.set()
+        assert self._go.wait(60)
+
+    def resume(self):
+        self._go.set()
+        self._thread.join(60)
+        return self.outcome
+
+
+@pytest.mark.parametrize("n", range(1, N_BEFORE_COMMIT + 1))
+def test_a_publisher_paused_in_the_middle_keeps_everything_and_publishes(place, tmp_path, n):
+    publish_mails(place)
+    paused = Paused(tmp_path, place, n)
+    try:
+        left = collect_garbage(place, delete=True)
+    finally:
+        published = paused.resume()
+    assert [one.kept != "" for one in left] == [True]
+    assert (published.number, published.is_new) == (2, True)
+    assert verify_version(find_version(dataset_at(place))) == []
+    assert collect_garbage(place, older_than_s=0) == []
+
+
+@pytest.mark.parametrize("n", range(1, N_BEFORE_COMMIT))
+def test_a_publisher_paused_for_longer_than_any_bound_publishes_nothing_torn(place, tmp_path, n):
+    publish_mails(place)
+    paused = Paused(tmp_path, place, n)
+    try:
+        left = collect_garbage(place, older_than_s=0, delete=True)
+    finally:
+        outcome = paused.resume()
+    assert [one.kept for one in left] == [""]
+    if n == 1:
+        # Nothing but its lease was there to remove: all that it writes after that stays.
+        assert outcome.number == 2
+    else:
+        assert isinstance(outcome, TransientError)
+        assert "is gone since it was written" in str(outcome)
+        assert list_versions(open_store(place), "mails") == [1]
+        assert publish_mails(place, confidence=0.25)
+    version = find_version(dataset_at(place))
+    assert version.manifest.number == 2
+    assert verify_version(version) == []
+
+
+def test_a_publisher_paused_right_before_its_commit_is_never_robbed(place, tmp_path):
+    publish_mails(place)
+    paused = Paused(tmp_path, place, N_BEFORE_COMMIT)
+    try:
+        left = collect_garbage(place, older_than_s=0, delete=True)
+    finally:
+        published = paused.resume()
+    assert [one.kept for one in left] == [
+        "its publisher stopped right before its commit as version 2, which is still to be had"
+    ]
+    assert published.number == 2
+    assert verify_version(find_version(dataset_at(place, "2"))) == []
+
+
+def test_once_its_number_is_taken_a_publisher_killed_right_before_its_commit_holds_nothing_up(place, tmp_path):
+    store = publish_mails(place)
+    killed_publisher(tmp_path, place, N_BEFORE_COMMIT)
+    assert [one.kept != "" for one in collect_garbage(place, older_than_s=0, delete=True)] == [True]
+    publish_mails(place, confidence=0.75)
+    assert [one.kept for one in collect_garbage(place, older_than_s=0, delete=True)] == [""]
+    assert store.list_paths("mails/publishing") == []
+    assert all(verify_version(find_version(dataset_at(place, str(n)))) == [] for n in (1, 2))
+
+
+def test_a_publisher_paused_before_its_commit_whose_number_is_taken_begins_anew_or_stops(place, tmp_path):
+    publish_mails(place)
+    paused = Paused(tmp_path, place, N_BEFORE_COMMIT)
+    try:
+        publish_mails(place, confidence=0.75)
+        left = collect_garbage(place, older_than_s=0, delete=True)
+    finally:
+        outcome = paused.resume()
+    assert [one.kept for one in left] == [""]
+    assert isinstance(outcome, TransientError)
+    assert list_versions(open_store(place), "mails") == [1, 2]
+
+
+class PausingStore:
+    """A store that waits before its n-th creation or delete until it is let go."""
+
+    def __init__(self, store, n):
+        self._store, self._n = store, n
+        self.reached, self.go = threading.Event(), threading.Event()
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def _step(self):
+        self._n -= 1
+        if self._n == -1:
+            self.reached.set()
+            assert self.go.wait(60)
+
+    def create_bytes(self, path, data):
+        self._step()
+        return self._store.create_bytes(path, data)
+
+    def delete(self, paths):
+        for path in paths:
+            self._step()
+            self._store.delete([path])
+
+
+@pytest.mark.parametrize("n", range(7))
+def test_a_removal_paused_anywhere_while_the_same_content_is_published_tears_nothing(place, tmp_path, n):
+    # Steps of the removal: its mark, two parts and the rejects, the lease, the mark; at n = 6 it has ended.
+    publish_mails(place)
+    run = killed_publisher(tmp_path, place, 4)
+    store = open_store(place)
+    pausing = PausingStore(store, n)
+    removal = threading.Thread(target=lambda: list(_Collection(pausing, "mails", 0.0, True).leftovers()))
+    removal.start()
+    try:
+        is_paused = n < 6
+        assert pausing.reached.wait(30 if is_paused else 1) == is_paused
+        try:
+            outcome = run.publish(store)
+        except TransientError as error:
+            outcome = error
+    finally:
+        pausing.go.set()
+        removal.join(60)
+    # Before the mark stands it is the removal that finds itself too late, after that the publisher.
+    assert isinstance(outcome, TransientError) == (0 < n < 6)
+    assert all(verify_version(find_version(dataset_at(place, str(i)))) == [] for i in list_versions(store, "mails"))
+    assert run.publish(store).number == 2
+    assert verify_version(find_version(dataset_at(place))) == []
+    collect_garbage(place, older_than_s=0, delete=True)
+    assert store.list_paths("mails/publishing") == []
+    assert verify_version(find_version(dataset_at(place))) == []
+
+
+def test_while_a_folder_is_being_removed_nobody_publishes_into_it(place, tmp_path):
+    store = publish_mails(place)
+    run = killed_publisher(tmp_path, place, 3)
+    version = collect_garbage(place, older_than_s=0)[0].path.rpartition("/")[2]
+    store.write_bytes(f"{lease_folder('mails', version)}/removal.json", b"{}")
+    with pytest.raises(TransientError, match="candist gc is removing what an earlier try left there"):
+        run.publish(store)
+    assert list_versions(store, "mails") == [1]
+    assert [one.kept for one in collect_garbage(place, older_than_s=0, delete=True)] == [
+        "another candist gc is removing it"
+    ]
+
+
+def test_a_removal_that_was_killed_is_finished_by_the_next(disk, tmp_path):
+    store = publish_mails(disk)
+    before = contents(store)
+    run = killed_publisher(tmp_path, disk, 3)
+    version = collect_garbage(disk, older_than_s=0)[0].path.rpartition("/")[2]
+    store.write_bytes(f"{lease_folder('mails', version)}/removal.json", b"{}")
+    age(disk.uri)
+    assert [one.kept for one in collect_garbage(disk, delete=True)] == [""]
+    assert contents(store) == before
+    assert run.publish(store).number == 2
+
+
+def test_the_lease_of_a_publisher_killed_after_its_commit_is_removed_alone(place, tmp_path):
+    store = publish_mails(place)
+    killed_publisher(tmp_path, place, N_BEFORE_COMMIT + 1)
+    assert list_versions(store, "mails") == [1, 2]
+    left = collect_garbage(place, older_than_s=0, delete=True)
+    assert [(one.kind, one.path.split("/")[1]) for one in left] == [(Kind.WRITE, "publishing")]
+    assert store.list_paths("mails/publishing") == []
+    assert all(verify_version(find_version(dataset_at(place, str(n)))) == [] for n in (1, 2))
+
+
+def test_unfinished_writes_on_disk_are_removed_wherever_they_lie(disk):
+    store = publish_mails(disk)
+    before = contents(store)
+    folder = read_manifest(store, "mails").folder
+    hidden = [Path(disk.uri, path) for path in (f"{folder}/data/.candist-1", "mails/manifests/.candist-2")]
+    for path in hidden:
+        path.write_bytes(b"half")
+    assert [one.kept for one in collect_garbage(disk, delete=True)] == ["a publisher may be at work on it"] * 2
+    age(disk.uri)
+    assert {one.path for one in collect_garbage(disk, delete=True)} == {str(p.relative_to(disk.uri)) for p in hidden}
+    assert not any(path.exists() for path in hidden)
+    assert contents(store) == before
+
+
+@pytest.mark.s3
+def test_multipart_uploads_that_never_ended_are_aborted_below_the_place_alone(bucket):
+    place = bucket.at("sets")
+    store = publish_mails(place)
+    fs = store.place.fs
+    keys = ("sets/mails/versions/x/data/train-00000.parquet", "sets/other/x", "elsewhere/mails/x")
+    for key in keys:
+        fs.call_s3("create_multipart_upload", Bucket=bucket.name, Key=key)
+    # The test server says of every upload that it began in 2010.
+    kept = collect_garbage(place, older_than_s=30 * 365 * 86400, delete=True)
+    assert [one.kept for one in kept] == ["a publisher may be at work on it"]
+    left = collect_garbage(place, older_than_s=3600)
+    assert [(one.kind, one.path) for one in left] == [(Kind.UPLOAD, keys[0].removeprefix("sets/"))]
+    collect_garbage(place, older_than_s=3600, delete=True)
+    still = fs.call_s3("list_multipart_uploads", Bucket=bucket.name)["Uploads"]
+    assert sorted(upload["Key"] for upload in still) == sorted(keys[1:])
+
+
+def test_nothing_is_removed_where_a_manifest_is_of_a_later_contract(disk, tmp_path):
+    store = publish_mails(disk)
+    killed_publisher(tmp_path, disk, 3)
+    path = "mails/manifests/v00000002.json"
+    store.write_bytes(path, json.dumps({"contract": "manifest/2"}).encode())
+    before = contents(store)
+    with pytest.raises(ContractError, match="manifest/2"):
+        collect_garbage(disk, older_than_s=0, delete=True)
+    assert contents(store) == before
+
+
+def test_a_lease_of_a_later_contract_stops_the_removal_and_leaves_no_mark(disk, tmp_path):
+    store = publish_mails(disk)
+    killed_publisher(tmp_path, disk, 3)
+    lease = store.list_paths("mails/publishing")[0]
+    store.write_bytes(lease, b'{"contract": "lease/2"}')
+    before = contents(store)
+    with pytest.raises(ContractError, match="lease/2"):
+        collect_garbage(disk, older_than_s=0, delete=True)
+    assert contents(store) == before
+
+
+def test_nothing_is_removed_where_the_manifests_cannot_be_listed(disk, tmp_path):
+    store = publish_mails(disk)
+    manifests = Path(disk.uri, "mails/manifests")
+    manifests.rename(tmp_path / "manifests")
+    # A link to itself: as with a folder that may not be listed, but for root as well.
+    manifests.symlink_to(manifests)
+    with pytest.raises(StoreError, match=r"(folder|object) mails/manifests"):
+        collect_garbage(disk, older_than_s=0, delete=True)
+    assert len(store.list_paths("mails/versions")) == 4
+
+
+def test_a_place_without_data_sets_is_told(disk):
+    with pytest.raises(StoreError, match="found no data set"):
+        collect_garbage(disk)
