@@ -139,11 +139,17 @@ class StudentConfig(Settings):
 
 
 class AuditConfig(Settings):
-    """Texts of the corpus that a person has labelled: they calibrate confidences, and keep these labels."""
+    """Texts of the corpus that a person has labelled: they keep these labels, and calibrate if drawn at random."""
 
     uri: str | None = Field(None, description="File of labelled texts, CSV, JSONL or Parquet; empty: no audit.")
     text: str = Field("text", min_length=1, description="Column of the text, as it stands in the corpus.")
     label: str = Field("label", min_length=1, description="Column of the label.")
+    why: str | None = Field(
+        "why",
+        min_length=1,
+        description="Column that tells texts drawn at random from those chosen for doubt (random, doubtful); only the "
+        "first calibrate. Where there is none, all are random.",
+    )
 
 
 class ChecksConfig(Settings):

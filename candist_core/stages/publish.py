@@ -74,18 +74,18 @@ def load_labels(reference: str, endpoint_url: str | None = None, profile: str | 
 
 
 def draw_audit(frame: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:
-    """Distinct texts drawn at random for a person to label: doc_id, text, candidates, and an empty label.
+    """Distinct texts drawn at random for a person to label: doc_id, text, candidates, an empty label, and why.
 
     Neither the final label nor the confidence is shown: whoever sees them tends to agree.
 
     Example:
         >>> frame = pl.DataFrame({"doc_id": ["a"], "text": ["t"], "candidates": [["x", "y"]], "label": ["x"]})
         >>> draw_audit(frame, n=5, seed=0).row(0)
-        ('a', 't', ['x', 'y'], '')
+        ('a', 't', ['x', 'y'], '', 'random')
     """
     distinct = frame.unique("text", keep="first", maintain_order=True)
     drawn = distinct.sample(min(n, distinct.height), shuffle=True, seed=seed)
-    return drawn.select("doc_id", "text", pl.col("candidates").list.sort(), label=pl.lit(""))
+    return drawn.select("doc_id", "text", pl.col("candidates").list.sort(), label=pl.lit(""), why=pl.lit("random"))
 
 
 def export_labels(frame: pl.DataFrame, path: Path) -> None:
