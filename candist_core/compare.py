@@ -128,11 +128,7 @@ def _numbers(manifest: Manifest) -> dict[str, float]:
         }
     model = manifest.student.label_model
     numbers["audited at random"] = 0 if model is None else model.n_audited
-    tokens = usage.prompt_tokens + usage.completion_tokens
     return numbers | {
-        "replies paid": usage.n_requests,
-        "replies kept from earlier": usage.n_reused,
-        "tokens": tokens,
-        "cost of the run (USD)": usage.cost_usd,
-        "cost of replies from earlier (USD)": usage.reused_usd,
+        "replies": usage.n_requests + usage.n_reused,
+        "cost of all replies (USD)": usage.cost_usd + usage.reused_usd,
     }

@@ -6,7 +6,7 @@ It names secrets (an environment variable) and never holds them.
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError
@@ -152,6 +152,14 @@ class AuditConfig(Settings):
     )
 
 
+class ReaskConfig(Settings):
+    """Texts that the teacher is asked about again, shown the reviewed texts most like them as examples."""
+
+    versions: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = Field(
+        (), description="Ids of versions of this data set: texts that want review in one of them are asked again."
+    )
+
+
 class ChecksConfig(Settings):
     """Gates on the teacher's answers and on the final labels."""
 
@@ -206,6 +214,7 @@ class RunConfig(Settings):
     )
     student: StudentConfig = Field(default_factory=StudentConfig, description="The small model.")
     audit: AuditConfig = Field(default_factory=lambda: AuditConfig(), description="Texts labelled by a person.")
+    reask: ReaskConfig = Field(default_factory=lambda: ReaskConfig(), description="Texts to ask about again.")
     checks: ChecksConfig = Field(default_factory=ChecksConfig, description="Gates.")
     budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What the run may spend.")
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig(), description="Where the work runs.")

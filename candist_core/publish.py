@@ -16,7 +16,7 @@ published. Invariant: every object of a version is stored before its manifest, a
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from hashlib import blake2b, sha256
 from io import BytesIO
@@ -157,8 +157,10 @@ def read_manifest(store: TableStore, dataset: str, version: int | str = "latest"
     return found
 
 
-def read_labels(store: TableStore, manifest: Manifest) -> pl.DataFrame:
+def read_labels(store: TableStore, manifest: Manifest, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """All rows of a version, in order, with their split in the last column; each file's hash is checked.
+
+    With `columns` only these and the split are read.
 
     Raises:
         StoreError: a file is gone, or not the one that was published.
@@ -172,7 +174,8 @@ def read_labels(store: TableStore, manifest: Manifest) -> pl.DataFrame:
         if sha256(data).hexdigest() != file.sha256:
             raise StoreError(f"object {path}", "other bytes than were published", f"sha256 {file.sha256[:12]}…",
                              "restore it from a copy or publish again")  # fmt: skip
-        frames.append(pl.read_parquet(BytesIO(data)).with_columns(split=pl.lit(file.split, dtype=pl.String)))
+        rows = pl.read_parquet(BytesIO(data), columns=None if columns is None else list(columns))
+        frames.append(rows.with_columns(split=pl.lit(file.split, dtype=pl.String)))
     return pl.concat(frames)
 
 

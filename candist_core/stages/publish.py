@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from candist_core.config import ACCESS, Location, RunConfig
+from candist_core.config import ACCESS, Location, PublishConfig, RunConfig
 from candist_core.edges.store import Store, open_store
 from candist_core.errors import ConfigError, StoreError
 from candist_core.publish import Manifest, Published, list_versions, publish, read_labels, read_manifest
@@ -13,9 +13,10 @@ from candist_core.reports import RunReports
 from candist_core.version import __version__
 
 
-def open_publish_store(config: RunConfig) -> Store:
+def open_publish_store(config: RunConfig | PublishConfig) -> Store:
     """The store under which the run's data set is published."""
-    return open_store(Location(uri=config.publish.uri, **config.publish.model_dump(include=ACCESS)))
+    place = config.publish if isinstance(config, RunConfig) else config
+    return open_store(Location(uri=place.uri, **place.model_dump(include=ACCESS)))
 
 
 def publish_version(config: RunConfig, reports: RunReports, run_id: str = "") -> Published:
