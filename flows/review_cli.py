@@ -8,7 +8,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from candist_core.config import AuditConfig, load_config
-from flows.launch import launch, settled
+from flows.launch import INTERRUPTED, launch, say_interrupted, settled
 from flows.options import ConfigPath, Endpoint, Profile, Quiet, Reask, Sets, VersionArg, Yes
 
 _HERE = "here"
@@ -59,7 +59,12 @@ def here(
 
     chosen = choose_for_review(version, budget, random_share, seed, Access(endpoint_url, profile))
     path = out or Path(f"review-{chosen.manifest.dataset}-{chosen.manifest.version}.jsonl")
-    n_answered, n_texts = review_in_terminal(chosen, path)
+    try:
+        n_answered, n_texts = review_in_terminal(chosen, path)
+    except KeyboardInterrupt as stop:
+        # Caught here because typer would end the command without a word.
+        say_interrupted(_err)
+        raise typer.Exit(INTERRUPTED) from stop
     _say(f"{n_answered:,} of {n_texts:,} texts answered, in {path}", f"candist review import {path} CONFIG")
 
 

@@ -3,6 +3,7 @@
 import codecs
 import os
 import re
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,16 +62,22 @@ def _keys() -> Iterator[Iterator[str]]:
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
     try:
-        tty.setcbreak(fd)
+        tty.setcbreak(fd, termios.TCSANOW)
         yield _pressed(fd)
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        # At once: waiting for output to be read would hang where nobody reads any more.
+        termios.tcsetattr(fd, termios.TCSANOW, before)
 
 
 def _pressed(fd: int) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
-    while data := os.read(fd, 1024):
+    while _is_ready(fd) and (data := os.read(fd, 1024)):
         yield from _SEQUENCE.sub("", decoder.decode(data))
+
+
+def _is_ready(fd: int) -> bool:
+    """Wait for a key. Polars lets Ctrl-C restart a read that waits, which then hears of it at the next key only."""
+    return bool(select.select([fd], [], [])[0])
 
 
 def _show(session: Session, name: str) -> None:
