@@ -198,7 +198,9 @@ def _replaced(first: Annotations, second: Annotations, asked: pl.DataFrame) -> A
     open_ids = asked.join(second.annotations, on=key, how="anti").select(key)
     due = first.annotations.select(key).join(open_ids, on=key, how="anti", maintain_order="left")
     others = first.annotations.join(named, on=key, how="anti")
-    failed = pl.concat([first.rejects.join(named, on=key, how="anti"), second.rejects])
+    # A row with a first answer is no reject; but what failed for a while is to be asked once more.
+    passing = second.rejects.filter(pl.col("reason") == "transient")
+    failed = pl.concat([first.rejects.join(named, on=key, how="anti"), passing])
     return Annotations(
         annotations=due.join(pl.concat([others, named]), on=key, how="left", maintain_order="left"),
         rejects=failed.unique(key, keep="last", maintain_order=True),
