@@ -157,7 +157,7 @@ def test_an_unknown_version_names_what_there_is(candist, tmp_path):
 
 
 def test_every_command_explains_itself_with_an_example(candist):
-    for command in ("init", "run", "estimate", "status", "show", "labels"):
+    for command in ("init", "run", "estimate", "status", "show", "labels", "compare"):
         code, out, _ = candist(command, "--help")
         assert code == 0
         assert f"candist {command}" in out
