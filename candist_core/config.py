@@ -6,7 +6,7 @@ It names secrets (an environment variable) and never holds them.
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError
@@ -154,11 +154,25 @@ class StudentConfig(Settings):
 
 
 class AuditConfig(Settings):
-    """Texts of the corpus that a person has labelled: they calibrate confidences, and keep these labels."""
+    """Texts of the corpus that a person has labelled: they keep these labels, and calibrate if drawn at random."""
 
     uri: str | None = Field(None, description="File of labelled texts, CSV, JSONL or Parquet; empty: no audit.")
     text: str = Field("text", min_length=1, description="Column of the text, as it stands in the corpus.")
     label: str = Field("label", min_length=1, description="Column of the label.")
+    why: str | None = Field(
+        "why",
+        min_length=1,
+        description="Column that tells texts drawn at random from those chosen for doubt (random, doubtful); only the "
+        "first calibrate. Where there is none, all are random.",
+    )
+
+
+class ReaskConfig(Settings):
+    """Texts that the teacher is asked about again, shown the reviewed texts most like them as examples."""
+
+    versions: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = Field(
+        (), description="Ids of versions of this data set: texts that want review in one of them are asked again."
+    )
 
 
 class ChecksConfig(Settings):
@@ -215,6 +229,7 @@ class RunConfig(Settings):
     )
     student: StudentConfig = Field(default_factory=StudentConfig, description="The small model.")
     audit: AuditConfig = Field(default_factory=lambda: AuditConfig(), description="Texts labelled by a person.")
+    reask: ReaskConfig = Field(default_factory=lambda: ReaskConfig(), description="Texts to ask about again.")
     checks: ChecksConfig = Field(default_factory=ChecksConfig, description="Gates.")
     budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What the run may spend.")
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig(), description="Where the work runs.")

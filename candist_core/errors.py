@@ -9,7 +9,8 @@ CandistError
     │   ├── SourceError       the corpus
     │   ├── TeacherError      the endpoint, its key, its replies
     │   ├── StudentError      the student's weights or what it is to learn from
-    │   └── StoreError        the place where tables or versions are kept
+    │   ├── StoreError        the place where tables or versions are kept
+    │   └── ReviewError       the answers of people who reviewed texts
     ├── ContractError         a table is not what its contract says
     ├── EmptyCandidateSetError
     ├── RowError              one request is at fault; its row becomes a reject
@@ -74,6 +75,10 @@ class StudentError(BadInputError):
 
 class StoreError(BadInputError):
     """The place where tables or versions are kept: missing, read-only, full."""
+
+
+class ReviewError(BadInputError):
+    """The answers of people who reviewed texts, or where these are given."""
 
 
 class ContractError(TerminalError):

@@ -4,7 +4,6 @@ Exit codes: 0 done; 1 a fault in candist; 2 something the user gave; 3 a check f
 4 the budget is reached; 5 something outside failed, run again; 130 interrupted.
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +12,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from candist_core.config import Location, RunConfig, load_config
+from candist_core.config import load_config
 from candist_core.errors import BudgetError, CandistError, ConfigError, GateError, TransientError
 from candist_core.teacher_config import TeacherKind
-from flows.versions_cli import Endpoint, Profile, Region, Sets, VersionArg
+from flows.launch import launch, say_interrupted, settled
+from flows.options import ConfigPath, Endpoint, Profile, Quiet, Reask, Region, Sets, VersionArg, Yes, located
+from flows.review_cli import compare, review_app
 from flows.versions_cli import app as versions_app
 
 app = typer.Typer(
@@ -30,9 +31,9 @@ app = typer.Typer(
 replies_app = typer.Typer(no_args_is_help=True, help="What the teacher answered.")
 app.add_typer(replies_app, name="replies")
 app.add_typer(versions_app)
+app.add_typer(review_app, name="review")
+app.command()(compare)
 _out, _err = Console(), Console(stderr=True)
-
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A run's YAML file; `candist init` writes one.")]
 
 
 @app.command()
@@ -69,47 +70,31 @@ def init(
 def run(
     config: ConfigPath,
     set_: Sets = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about the estimated cost.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the summary.")] = False,
+    reask: Reask = None,
+    yes: Yes = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run the whole job: ingest, annotate, check, distil, predict, evaluate, publish.
 
     Example: `candist run candist.yaml --set budget.max_usd=5`
     """
-    settings = load_config(config, tuple(set_ or ()))
-    from candist_core.stages.preflight import preflight
-
-    preflight(settings)
-    _confirm_cost(settings, yes)
-    from flows.server import private_server, quiet_environment
-
-    for key, value in quiet_environment().items():
-        os.environ.setdefault(key, value)
-    from flows.label_corpus import label_corpus
-    from flows.progress import shown_on
+    published = launch(settled(load_config(config, tuple(set_ or ())), reask), _err, yes=yes, quiet=quiet)
     from flows.summary import print_findings, print_summary
 
-    try:
-        with private_server(), shown_on(Console(stderr=True, quiet=quiet)):
-            published = label_corpus(settings)
-    except KeyboardInterrupt as stop:
-        # Caught here because typer would end the command without a word.
-        _say_interrupted()
-        raise typer.Exit(exit_code(stop)) from stop
     print_summary(_out, published)
     if published.manifest.quality is not None:
         print_findings(_err, published.manifest.quality.findings)
 
 
 @app.command()
-def estimate(config: ConfigPath, set_: Sets = None) -> None:
+def estimate(config: ConfigPath, set_: Sets = None, reask: Reask = None) -> None:
     """Say what a run would cost: calls, tokens, dollars, time. Sends nothing.
 
     Example: `candist estimate candist.yaml --set teacher.kind=openai`
     """
     from flows.summary import print_estimate
 
-    settings = load_config(config, tuple(set_ or ()))
+    settings = settled(load_config(config, tuple(set_ or ())), reask)
     from candist_core.stages.estimate import estimate_run
 
     print_estimate(_out, settings, estimate_run(settings))
@@ -250,33 +235,10 @@ def report(
     elif set_:
         raise ConfigError("--set", "a version", "a run's YAML file", "leave --set out")
     else:
-        place = Location(uri=what, endpoint_url=endpoint_url, region=region, profile=profile)
-        made = report_of_version(place)
+        made = report_of_version(located(what, endpoint_url, region, profile))
     path = write_report(made, out)
     said = f"wrote {path} ({len(made.html) / 1000:,.0f} kB); open it in a browser"
     _out.print(said, highlight=False, markup=False, soft_wrap=True)
-
-
-def _confirm_cost(settings: RunConfig, yes: bool) -> None:
-    """Ask before a run that is estimated above the set sum."""
-    if yes or not any(teacher.kind is TeacherKind.OPENAI for teacher in settings.teachers):
-        return
-    from candist_core.stages.estimate import estimate_run
-    from flows.summary import print_estimate
-
-    expected = estimate_run(settings)
-    if expected.cost_usd is None or expected.cost_usd <= settings.budget.confirm_above_usd:
-        return
-    print_estimate(_err, settings, expected)
-    if not sys.stdin.isatty():
-        raise ConfigError(
-            "estimated cost",
-            f"${expected.cost_usd:.2f}",
-            f"at most budget.confirm_above_usd = ${settings.budget.confirm_above_usd:.2f} without a person to ask",
-            "pass --yes to accept it",
-        )
-    if not typer.confirm("go on?", err=True):
-        raise typer.Exit(4)
 
 
 def exit_code(error: BaseException) -> int:
@@ -301,12 +263,8 @@ def main() -> None:
         _err.print(f"candist: {said}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(exit_code(error))
     except KeyboardInterrupt as error:
-        _say_interrupted()
+        say_interrupted(_err)
         sys.exit(exit_code(error))
-
-
-def _say_interrupted() -> None:
-    _err.print("candist: interrupted; what is done is kept, run again to go on", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -6,25 +6,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from candist_core.config import Location, load_config
+from candist_core.config import load_config
 from candist_core.errors import ConfigError, StoreError
+from flows.options import Endpoint, Profile, Region, Sets, VersionArg, located
 
 app = typer.Typer()
 _out = Console()
 
-VersionArg = Annotated[
-    str,
-    typer.Argument(metavar="VERSION", help="`FOLDER/DATASET`, with `@latest`, `@3`, `@ID` or `@TAG` after it."),
-]
 PlaceArg = Annotated[str, typer.Argument(metavar="PLACE", help="Folder of data sets, or one data set.")]
-Endpoint = Annotated[str | None, typer.Option(help="Endpoint of an S3-compatible store.")]
-Region = Annotated[str | None, typer.Option(help="Region of the bucket.")]
-Profile = Annotated[str | None, typer.Option(help="Profile of the AWS credentials file.")]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="A.B=C", help="Change one setting, for example `--set teacher.kind=zeroshot`."),
-]
-
 _HOUR_S = 3600
 
 
@@ -37,7 +26,7 @@ def list_(place: PlaceArg, endpoint_url: Endpoint = None, region: Region = None,
     from candist_core.stages.versions import list_entries
     from flows.version_tables import print_entries
 
-    print_entries(_out, list_entries(_at(place, endpoint_url, region, profile)))
+    print_entries(_out, list_entries(located(place, endpoint_url, region, profile)))
 
 
 @app.command()
@@ -49,7 +38,7 @@ def show(version: VersionArg, endpoint_url: Endpoint = None, region: Region = No
     from candist_core.stages.versions import find_version
     from flows.version_tables import print_version
 
-    print_version(_out, find_version(_at(version, endpoint_url, region, profile)))
+    print_version(_out, find_version(located(version, endpoint_url, region, profile)))
 
 
 @app.command()
@@ -67,7 +56,7 @@ def pull(
     from candist_core.stages.pull import pull_version
     from candist_core.stages.versions import find_version
 
-    found = find_version(_at(version, endpoint_url, region, profile))
+    found = find_version(located(version, endpoint_url, region, profile))
     done = pull_version(found, folder)
     kept = f", {done.n_kept} were there" if done.n_kept else ""
     _say(f"pulled version {found.manifest.number} into {folder}: {done.n_fetched} files{kept}, all as published")
@@ -88,7 +77,7 @@ def tag(
     """
     from candist_core.stages.versions import tag_version
 
-    found, is_new = tag_version(_at(version, endpoint_url, region, profile), name, may_move=move)
+    found, is_new = tag_version(located(version, endpoint_url, region, profile), name, may_move=move)
     manifest = found.manifest
     had = "" if is_new else " already"
     _say(f"{manifest.dataset}@{name} is version {manifest.number}{had}")
@@ -104,7 +93,7 @@ def rollback(
     """
     from candist_core.stages.versions import rollback_version
 
-    found, is_new = rollback_version(_at(version, endpoint_url, region, profile))
+    found, is_new = rollback_version(located(version, endpoint_url, region, profile))
     manifest = found.manifest
     if is_new:
         _say(f"{manifest.dataset}@latest is version {manifest.number}, with the content of {manifest.restores}")
@@ -133,7 +122,7 @@ def verify(
         raise ConfigError("--set", "a version beside it", "a run's YAML file", "leave it out")
     from candist_core.stages.versions import damage, find_version, verify_version
 
-    found = find_version(_at(target, endpoint_url, region, profile))
+    found = find_version(located(target, endpoint_url, region, profile))
     findings = verify_version(found)
     for one in findings:
         _say(f"{one.path}: found {one.found}, wanted {one.wanted}")
@@ -162,7 +151,7 @@ def gc(
     from candist_core.stages.gc import collect_garbage
     from flows.version_tables import print_leftovers
 
-    location = _at(place, endpoint_url, region, profile)
+    location = located(place, endpoint_url, region, profile)
     print_leftovers(_out, collect_garbage(location, older_than_s=older_than * _HOUR_S, delete=delete), delete)
 
 
@@ -177,12 +166,6 @@ def _verify_run(config: Path, sets: list[str] | None) -> None:
         what = f"{found.n_differing:,} of {found.n_rows:,} rows that differ, the first are {named}{left}"
         raise StoreError("stored annotations", what, "what the kept replies say", step)
     _say(f"{found.n_rows:,} rows of {found.n_shards} shards are what the kept replies say{left}")
-
-
-def _at(uri: str, endpoint_url: str | None, region: str | None, profile: str | None) -> Location:
-    if not uri:
-        raise ConfigError("a place", "nothing", "a folder or URL", "name one")
-    return Location(uri=uri, endpoint_url=endpoint_url, region=region, profile=profile)
 
 
 def _say(line: str) -> None:

@@ -124,11 +124,20 @@ class _Shard:
     usage: Usage = field(default_factory=Usage)
 
     async def ask(self) -> Annotations:
-        """Every teacher's answers, made one."""
+        """Every teacher's answers, made one; second answers in place of first ones about texts to ask again."""
+        first = await self._ask_all(self.plan, self.texts)
+        if first.n_left or self.plan.again is None:
+            return first
+        doubtful = self.plan.again.of(self.texts)
+        if doubtful.is_empty():
+            return first
+        return _replaced(first, await self._ask_all(self.plan.again.plan, doubtful), doubtful)
+
+    async def _ask_all(self, plan: Plan, texts: pl.DataFrame) -> Annotations:
         answers: list[Annotations] = []
-        todo = self.texts
-        for role in self.plan.roles:
-            answers.append(await self._ask_one(role, todo))
+        todo = texts
+        for role in plan.roles:
+            answers.append(await self._ask_one(plan, role, todo))
             self.usage += answers[-1].usage
             if answers[-1].n_left:
                 break
@@ -137,15 +146,15 @@ class _Shard:
                     row["doc_id"] for row in answers[-1].annotations.iter_rows(named=True) if is_unsure(_set_of(row))
                 ]
                 todo = todo.filter(pl.col("doc_id").is_in(unsure))
-        if len(self.plan.roles) == 1:
+        if len(plan.roles) == 1:
             return answers[0]
-        return _combined(self.texts, answers, self._config, len(self.plan.roles))
+        return _combined(texts, answers, self._config, len(plan.roles))
 
     @property
     def _config(self) -> RunConfig:
         return self.plan.config
 
-    async def _ask_one(self, role: Role, texts: pl.DataFrame) -> Annotations:
+    async def _ask_one(self, plan: Plan, role: Role, texts: pl.DataFrame) -> Annotations:
         teacher = self.teacher_of(role)
         log = open_reply_log(self.plan, role, self.store, self.part)
         limit = open_redis_limit(role.teacher, must_answer=False)
@@ -161,7 +170,7 @@ class _Shard:
                     allowance=self._allowance(role),
                     share=self.share,
                     shared=limit,
-                    turns=self.plan.turns(role, texts),
+                    turns=plan.turns(role, texts),
                     on_progress=self._tell,
                     part=self.part,
                 )
@@ -180,6 +189,24 @@ class _Shard:
         done = progress.done if not self.usage.n_requests + self.usage.n_reused else self.texts.height
         total, cost_usd = self.texts.height, progress.cost_usd + self.usage.cost_usd
         self.on_progress(replace(progress, done=min(done, total), total=total, cost_usd=cost_usd))
+
+
+def _replaced(first: Annotations, second: Annotations, asked: pl.DataFrame) -> Annotations:
+    """First answers, replaced where a second one names a label; none about texts whose second is still to come."""
+    key = "doc_id"
+    named = second.annotations.filter(pl.col("status") == str(Status.OK))
+    open_ids = asked.join(second.annotations, on=key, how="anti").select(key)
+    due = first.annotations.select(key).join(open_ids, on=key, how="anti", maintain_order="left")
+    others = first.annotations.join(named, on=key, how="anti")
+    # A row with a first answer is no reject; but what failed for a while is to be asked once more.
+    passing = second.rejects.filter(pl.col("reason") == "transient")
+    failed = pl.concat([first.rejects.join(named, on=key, how="anti"), passing])
+    return Annotations(
+        annotations=due.join(pl.concat([others, named]), on=key, how="left", maintain_order="left"),
+        rejects=failed.unique(key, keep="last", maintain_order=True),
+        usage=first.usage + second.usage,
+        n_left=second.n_left,
+    )
 
 
 def _set_of(row: Mapping[str, Any]) -> CandidateSet:

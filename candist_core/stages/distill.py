@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from candist_core.candidates import candidate_mask, rank_table
 from candist_core.config import ACCESS, Location, Order, RunConfig, StudentKind
-from candist_core.edges.labelled_source import read_labelled
+from candist_core.edges.labelled_source import Verdict, read_audit
 from candist_core.edges.store import Store, fetch_folder, open_store
 from candist_core.errors import ConfigError
 from candist_core.label_model import MIN_AUDIT, Audited, fit_label_model, taught_posterior, trusts_order
@@ -48,7 +48,7 @@ def student_key(config: RunConfig, texts: Sequence[TableRef], annotated: Sequenc
     """The key of a student: what it learns from and how, not where it is trained."""
     settings = config.student.model_dump(mode="json", exclude={"device"})
     tables = [[shard.sha256, report.annotations.sha256] for shard, report in zip(texts, annotated, strict=True)]
-    audit = sorted(_read_audit(config).items())
+    audit = sorted((text, verdict.label, verdict.is_random) for text, verdict in _read_audit(config).items())
     return fingerprint([settings, tables, audit, config.task.label_names, config.seed, __version__])
 
 
@@ -134,22 +134,30 @@ def read_lesson(
         shown = store.read_table(shard)
         answers = store.read_table(report.annotations, columns=["doc_id", "candidates"])
         joined = shown.join(answers, on="doc_id", maintain_order="left")
-        given = [audit.get(text.strip()) for text in shown["text"]]
-        reviewed.append(shown.select("doc_id", label=pl.Series(given, dtype=pl.String)).drop_nulls())
+        reviewed.append(_verdicts_of(shown, audit))
         shards.append(joined.filter(size.is_between(1, config.task.max_candidates)).with_columns(shard=pl.lit(i)))
-    rows, labels = pl.concat(shards), pl.concat(reviewed)
-    if audit and labels.is_empty():
+    rows, verdicts = pl.concat(shards), pl.concat(reviewed)
+    if audit and verdicts.is_empty():
         thing, step = f"audit.uri {config.audit.uri}", "label texts as they stand in the corpus"
         raise ConfigError(thing, "none of its texts in the corpus", "some of them", step)
-    names = config.task.label_names
+    names, labels = config.task.label_names, verdicts.select("doc_id", "label")
     place = {name: j for j, name in enumerate(names)}
-    known = rows.with_row_index("row").join(labels, on="doc_id", maintain_order="left")
+    # Texts chosen because they are doubtful are wrong more often than the rest: they must not calibrate it.
+    random = verdicts.filter("is_random").drop("is_random")
+    known = rows.with_row_index("row").join(random, on="doc_id", maintain_order="left")
     audited = Audited(known["row"].to_numpy().astype(np.int64), np.array([place[name] for name in known["label"]], int))
-    if 0 < len(audited.rows) < MIN_AUDIT:
-        logger.warning("%d audited texts calibrate nothing, %d would", len(audited.rows), MIN_AUDIT)
+    if labels.height and len(audited.rows) < MIN_AUDIT:
+        logger.warning("%d texts audited at random calibrate nothing, %d would", len(audited.rows), MIN_AUDIT)
     return Lesson(
         rows, candidate_mask(rows["candidates"], names), rank_table(rows["candidates"], names), audited, labels
     )
+
+
+def _verdicts_of(shown: pl.DataFrame, audit: Mapping[str, Verdict]) -> pl.DataFrame:
+    """doc_id, label and is_random of the texts of a shard that a person has labelled."""
+    given = [(doc_id, audit.get(text.strip())) for doc_id, text in shown.select("doc_id", "text").iter_rows()]
+    rows = [(doc_id, verdict.label, verdict.is_random) for doc_id, verdict in given if verdict is not None]
+    return pl.DataFrame(rows, schema=REVIEWED.columns | {"is_random": pl.Boolean()}, orient="row")
 
 
 def fetch_student(config: RunConfig, scratch: Path) -> str:
@@ -161,15 +169,8 @@ def fetch_student(config: RunConfig, scratch: Path) -> str:
     return str(fetch_folder(where, scratch / "base"))
 
 
-def _read_audit(config: RunConfig) -> Mapping[str, str]:
-    """Labels that a person gave, by text without outer space."""
-    found: dict[str, str] = {}
-    for shot in read_labelled(config.audit, config.source, config.task.label_names):
-        first = found.setdefault(shot.text.strip(), shot.label)
-        if first != shot.label:
-            thing, both = f"audit.uri {config.audit.uri}", f"two labels, {first!r} and {shot.label!r}, for one text"
-            raise ConfigError(thing, both, "one for each", "decide for one of them")
-    return found
+def _read_audit(config: RunConfig) -> Mapping[str, Verdict]:
+    return read_audit(config.audit, config.source, config.task.label_names)
 
 
 def _embed(config: RunConfig, lesson: Lesson, base: str) -> NDArray[np.float32]:

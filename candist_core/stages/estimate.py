@@ -1,6 +1,9 @@
 """Estimate: what a run would ask and pay, from its real prompts and the replies it already has. Sends nothing."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import polars as pl
 
 from candist_core.budget import Estimate, Price, estimate, measure
 from candist_core.config import RunConfig
@@ -13,6 +16,7 @@ from candist_core.stages.teachers import open_reply_log
 from candist_core.teacher_config import Combine, TeacherKind, TeacherMode
 from candist_core.window import START
 
+RowsOf = Callable[[pl.DataFrame], pl.DataFrame]
 _SAMPLE_ROWS = 1_000
 # CanDist's strong teachers are unsure of a tenth to a third of the texts.
 _UNSURE_SHARE = 0.3
@@ -40,15 +44,23 @@ def estimate_run(config: RunConfig) -> RunEstimate:
     Later teachers of a cascade are taken to read 30 % of the texts that the one before read.
     """
     ingested, plan = ingest_corpus(config), plan_annotation(config)
-    total, n_kept, part = Estimate(0, 0, 0, 0.0, 0.0, True), 0, 1.0
-    for role in plan.roles:
-        seen = _look(plan, role, ingested)
-        n_calls = max(0, int(part * seen.n_requests) - seen.n_kept)
-        total += _estimate_of(config, role, seen, n_calls)
-        n_kept += seen.n_kept
-        part *= _UNSURE_SHARE if config.combine is Combine.CASCADE else 1.0
+    total, n_kept = _foresee(plan, ingested, lambda texts: texts)
+    if plan.again is not None:
+        more, n_kept_again = _foresee(plan.again.plan, ingested, plan.again.of)
+        total, n_kept = total + more, n_kept + n_kept_again
     is_paid = any(role.teacher.kind is TeacherKind.OPENAI for role in plan.roles)
     return RunEstimate(ingested.n_rows, ingested.n_texts, n_kept, total, is_paid)
+
+
+def _foresee(plan: Plan, ingested: IngestReport, rows_of: RowsOf) -> tuple[Estimate, int]:
+    """What a plan's teachers would be asked about such rows of each shard, and how many replies are kept."""
+    total, n_kept, part = Estimate(0, 0, 0, 0.0, 0.0, True), 0, 1.0
+    for role in plan.roles:
+        seen = _look(plan, role, ingested, rows_of)
+        total += _estimate_of(plan.config, role, seen, max(0, int(part * seen.n_requests) - seen.n_kept))
+        n_kept += seen.n_kept
+        part *= _UNSURE_SHARE if plan.config.combine is Combine.CASCADE else 1.0
+    return total, n_kept
 
 
 @dataclass
@@ -61,11 +73,11 @@ class _Seen:
     answered: list[tuple[Request, Reply]] = field(default_factory=list)
 
 
-def _look(plan: Plan, role: Role, ingested: IngestReport) -> _Seen:
+def _look(plan: Plan, role: Role, ingested: IngestReport, rows_of: RowsOf) -> _Seen:
     store, seen = open_store(plan.config.store), _Seen()
     log = open_reply_log(plan, role, store, "estimate")
     for shard in ingested.texts:
-        asked = [request for _, own in plan.requests(role, store.read_table(shard)) for request in own]
+        asked = [request for _, own in plan.requests(role, rows_of(store.read_table(shard))) for request in own]
         kept = log.lookup(request.key for request in asked)
         # A share of every shard, so that a corpus sorted by length is met in full.
         every = max(1, len(asked) * ingested.n_texts // (_SAMPLE_ROWS * max(1, shard.rows)))

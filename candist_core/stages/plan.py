@@ -7,7 +7,7 @@ import polars as pl
 
 from candist_core.budget import Price, load_prices, price_of
 from candist_core.config import Location, RunConfig
-from candist_core.edges.labelled_source import read_labelled
+from candist_core.edges.labelled_source import read_audit, read_labelled
 from candist_core.edges.replay_teacher import replay_model
 from candist_core.edges.store import read_uri
 from candist_core.errors import ConfigError, TeacherError
@@ -17,6 +17,7 @@ from candist_core.questions import Questions
 from candist_core.shorten import shorten
 from candist_core.shots import NearestShots, Shot, shared_shots, shots_fingerprint
 from candist_core.spec import fingerprint
+from candist_core.stages.reask import doubtful_ids
 from candist_core.tables import TableRef
 from candist_core.teacher_config import BudgetConfig, ShotChoice, TeacherConfig, TeacherKind, TeacherMode
 from candist_core.version import __version__
@@ -49,6 +50,7 @@ class Plan:
     config: RunConfig
     roles: tuple[Role, ...]
     pool: tuple[Shot, ...] = ()
+    again: "Again | None" = None
 
     def key(self, texts: TableRef) -> str:
         """The key of one shard's annotations: its content, all that is asked about it, the checks, this code."""
@@ -59,7 +61,8 @@ class Plan:
         shots = shots_fingerprint(self.pool, self.config.shots) if self.pool else None
         checks = self.config.checks.model_dump(mode="json")
         spec = self.config.task.fingerprint
-        return fingerprint([texts.sha256, asked, self.config.combine, shots, spec, checks, __version__])
+        again = [] if self.again is None else [self.again.key(texts)]
+        return fingerprint([texts.sha256, asked, self.config.combine, shots, spec, checks, __version__, *again])
 
     def turns(self, role: Role, texts: pl.DataFrame) -> Mapping[str, tuple[Turn, ...]]:
         """The examples of each text's own, by doc_id; of a whole shard at once, or they may change a little."""
@@ -78,18 +81,60 @@ class Plan:
         return role.questions.of(texts, self.turns(role, texts))
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The second question: `plan` shows each doubtful text the reviewed ones most like it.
+
+    Texts of `settled` are not asked again: people reviewed them for being doubtful, so their labels are known. Those
+    that people drew at random are: calibration has to see their answers come about as all others do.
+    """
+
+    plan: Plan
+    settled: frozenset[str]
+
+    def key(self, texts: TableRef) -> str:
+        """The key of one shard's second answers."""
+        return fingerprint([self.plan.key(texts), self.plan.config.reask.versions, sorted(self.settled)])
+
+    def of(self, texts: pl.DataFrame) -> pl.DataFrame:
+        """The texts of a shard to ask about again."""
+        rows = texts.filter(pl.col("doc_id").is_in(doubtful_ids(self.plan.config).implode()))
+        return rows.filter([text.strip() not in self.settled for text in rows["text"]])
+
+
 def plan_annotation(config: RunConfig) -> Plan:
     """Compile the prompts once for a run.
 
     Raises:
         TeacherError: recorded replies that cannot be read.
-        ConfigError: a cap on spending for a model without a known price, labelled examples that cannot be used.
+        ConfigError: a cap on spending for a model without a known price, labelled examples that cannot be used, texts
+            to ask about again without a teacher or examples for it.
     """
     shots = read_labelled(config.shots, config.source, config.task.label_names)
     shared = shared_shots(shots, config.shots, config.seed)
     pool = shots if config.shots.choice is ShotChoice.NEAREST else ()
     roles = tuple(_role(config, teacher, shared, pool) for teacher in config.teachers)
-    return Plan(config, roles, _cut(pool, config.teacher))
+    return Plan(config, roles, _cut(pool, config.teacher), _plan_again(config, shots))
+
+
+def _plan_again(config: RunConfig, shots: Sequence[Shot]) -> Again | None:
+    if not config.reask.versions:
+        return None
+    for teacher in config.teachers:
+        if teacher.kind is not TeacherKind.OPENAI:
+            found, wanted = f"teacher.kind {teacher.kind}", "openai, which reads examples"
+            raise ConfigError("reask.versions", found, wanted, "ask with it, or remove reask.versions")
+    verdicts = read_audit(config.audit, config.source, config.task.label_names)
+    if not verdicts:
+        raise ConfigError("reask.versions", "no reviewed texts", "some as examples", "set audit.uri to their file")
+    doubtful_ids(config)
+    reviewed = [Shot(text, verdict.label) for text, verdict in sorted(verdicts.items())]
+    pool = tuple(dict.fromkeys([*reviewed, *shots]))
+    nearest = config.shots.model_copy(update={"choice": ShotChoice.NEAREST})
+    second = config.model_copy(update={"shots": nearest})
+    roles = tuple(_role(second, teacher, (), pool) for teacher in config.teachers)
+    settled = frozenset(text for text, verdict in verdicts.items() if not verdict.is_random)
+    return Again(Plan(second, roles, _cut(pool, config.teacher)), settled)
 
 
 def replies_of(config: RunConfig, teacher: TeacherConfig) -> Location:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from candist_core.config import ACCESS, Location, RunConfig
+from candist_core.config import ACCESS, Location, PublishConfig, RunConfig
 from candist_core.edges.store import Store, open_store
 from candist_core.errors import ConfigError, StoreError
 from candist_core.publish import Published, publish
@@ -13,9 +13,10 @@ from candist_core.reports import RunReports
 from candist_core.version import __version__
 
 
-def open_publish_store(config: RunConfig) -> Store:
+def open_publish_store(config: RunConfig | PublishConfig) -> Store:
     """The store under which the run's data set is published."""
-    return open_store(Location(uri=config.publish.uri, **config.publish.model_dump(include=ACCESS)))
+    place = config.publish if isinstance(config, RunConfig) else config
+    return open_store(Location(uri=place.uri, **place.model_dump(include=ACCESS)))
 
 
 def publish_version(config: RunConfig, reports: RunReports, run_id: str = "") -> Published:
@@ -36,18 +37,18 @@ def publish_version(config: RunConfig, reports: RunReports, run_id: str = "") ->
 
 
 def draw_audit(frame: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:
-    """Distinct texts drawn at random for a person to label: doc_id, text, candidates, and an empty label.
+    """Distinct texts drawn at random for a person to label: doc_id, text, candidates, an empty label, and why.
 
     Neither the final label nor the confidence is shown: whoever sees them tends to agree.
 
     Example:
         >>> frame = pl.DataFrame({"doc_id": ["a"], "text": ["t"], "candidates": [["x", "y"]], "label": ["x"]})
         >>> draw_audit(frame, n=5, seed=0).row(0)
-        ('a', 't', ['x', 'y'], '')
+        ('a', 't', ['x', 'y'], '', 'random')
     """
     distinct = frame.unique("text", keep="first", maintain_order=True)
     drawn = distinct.sample(min(n, distinct.height), shuffle=True, seed=seed)
-    return drawn.select("doc_id", "text", pl.col("candidates").list.sort(), label=pl.lit(""))
+    return drawn.select("doc_id", "text", pl.col("candidates").list.sort(), label=pl.lit(""), why=pl.lit("random"))
 
 
 def export_labels(frame: pl.DataFrame, path: Path) -> None:

@@ -187,9 +187,9 @@ def test_a_report_lies_in_the_version_and_changes_nothing_of_what_it_is(tmp_path
 
 def test_a_report_that_an_earlier_try_left_stays_as_it_is(work, target):
     run = Run(work)
-    # The sixth write is that of the manifest.
+    # The eighth write is that of the manifest.
     with pytest.raises(TransientError):
-        run.publish(FailingStore(target, 5, TransientError("s3", "gone")), page=Page(run.config.task))
+        run.publish(FailingStore(target, 7, TransientError("s3", "gone")), page=Page(run.config.task))
     folder = next(path for path in target.list_paths("mails") if path.endswith("report.html"))
     left = target.read_bytes(folder)
     later = datetime(2027, 1, 1, tzinfo=UTC)

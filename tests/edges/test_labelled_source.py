@@ -6,8 +6,8 @@ import json
 import polars as pl
 import pytest
 
-from candist_core.config import ACCESS, SourceConfig
-from candist_core.edges.labelled_source import read_labelled
+from candist_core.config import ACCESS, AuditConfig, SourceConfig
+from candist_core.edges.labelled_source import Verdict, read_audit, read_labelled
 from candist_core.edges.store import open_store
 from candist_core.errors import ConfigError
 from candist_core.shots import Shot
@@ -96,3 +96,36 @@ def test_shots_in_a_bucket_are_reached_like_the_corpus(bucket):
     open_store(bucket.at()).write_bytes("s.csv", csv("text,label", "a,spam"))
     place = SourceConfig(uri="the/corpus", **bucket.at().model_dump(include=ACCESS))
     assert read(bucket.at("s.csv").uri, place) == (Shot("a", "spam"),)
+
+
+# an audit
+
+
+def audit(path, *lines, **settings):
+    path.write_bytes(csv(*lines))
+    return read_audit(AuditConfig(uri=str(path), **settings), PLACE, LABELS)
+
+
+def test_without_a_column_that_tells_why_all_audited_texts_are_random(tmp_path):
+    assert audit(tmp_path / "a.csv", "text,label", "a,spam", " b ,ham") == {
+        "a": Verdict("spam", is_random=True),
+        "b": Verdict("ham", is_random=True),
+    }
+
+
+def test_a_text_both_doubtful_and_random_was_drawn_at_random(tmp_path):
+    lines = ["text,label,why", "a,spam,doubtful", "b,ham,Doubtful ", "a,spam,random", "c,ham,"]
+    found = audit(tmp_path / "a.csv", *lines)
+    assert {text: verdict.is_random for text, verdict in found.items()} == {"a": True, "b": False, "c": True}
+
+
+def test_another_reason_is_refused_until_the_column_is_named_or_none(tmp_path):
+    lines = ["text,label,why", "a,spam,because it shouts"]
+    with pytest.raises(ConfigError, match="found 'because it shouts' in the column 'why', wanted random or doubtful"):
+        audit(tmp_path / "a.csv", *lines)
+    assert audit(tmp_path / "a.csv", *lines, why=None) == {"a": Verdict("spam", is_random=True)}
+
+
+def test_one_text_with_two_labels_is_refused_whatever_the_reasons(tmp_path):
+    with pytest.raises(ConfigError, match="two labels, 'spam' and 'ham', for one text"):
+        audit(tmp_path / "a.csv", "text,label,why", "a,ham,doubtful", "a ,spam,random")

@@ -171,7 +171,7 @@ def test_a_report_of_what_is_not_there_is_refused_in_a_sentence(candist, tmp_pat
 
 
 def test_every_command_explains_itself_with_an_example(candist):
-    for command in ("init", "run", "estimate", "status", "show", "labels", "report"):
+    for command in ("init", "run", "estimate", "status", "show", "labels", "report", "compare"):
         code, out, _ = candist(command, "--help")
         assert code == 0
         assert f"candist {command}" in out

@@ -8,10 +8,9 @@ import pytest
 
 from candist_core import annotate_shard, distill_student, ingest_corpus, plan_annotation, predict_shard
 from candist_core.config import AuditConfig, Location
-from candist_core.edges.labelled_source import read_labelled
+from candist_core.edges.labelled_source import Verdict, read_audit
 from candist_core.edges.store import open_store
 from candist_core.errors import ConfigError
-from candist_core.shots import Shot
 from candist_core.stages.distill import find_student, read_lesson
 from candist_core.stages.publish import draw_audit, export_labels
 from candist_core.tables import BELIEFS
@@ -59,6 +58,21 @@ def test_audited_labels_stay_calibrate_the_rest_and_are_none_of_the_student_s_le
     lesson = read_lesson(open_store(config.store), config, corpus.texts, annotated)
     assert lesson.R[:40, config.task.label_names.index("roaming")].max() <= 0
     np.testing.assert_array_equal(lesson.audited.rows, np.arange(40))
+
+
+@pytest.mark.slow
+def test_texts_reviewed_because_they_are_doubtful_keep_their_labels_and_calibrate_nothing(tmp_path, tiny_bert):
+    said = [(row["text"], "roaming") for row in demo_rows(N)]
+    config, corpus, annotated = annotated_run(tmp_path, tiny_bert, said, kind="frozen")
+    rows = [[*row, "random" if i < 31 else "doubtful"] for i, row in enumerate(said[:60])]
+    with (tmp_path / "audit.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["text", "label", "why"], *rows])
+    lesson = read_lesson(open_store(config.store), config, corpus.texts, annotated)
+    np.testing.assert_array_equal(lesson.audited.rows, np.arange(31))
+    assert lesson.reviewed.height == 60
+    student, labels = labels_of(config, corpus, annotated)
+    assert student.label_model.n_audited == 31
+    assert (labels["source"] == "reviewed").sum() == 60
 
 
 @pytest.mark.slow
@@ -117,10 +131,11 @@ def test_texts_drawn_for_an_audit_are_distinct_show_no_verdict_and_come_back_onc
         }
     )
     drawn = draw_audit(frame, n=100, seed=0)
-    assert drawn.columns == ["doc_id", "text", "candidates", "label"]
+    assert drawn.columns == ["doc_id", "text", "candidates", "label", "why"]
+    assert set(drawn["why"]) == {"random"}
     assert sorted(drawn["text"]) == sorted(set(texts))
     assert draw_audit(frame, n=10, seed=0)["doc_id"].to_list() != draw_audit(frame, n=10, seed=1)["doc_id"].to_list()
     assert drawn["candidates"].to_list() == [["a", "b"]] * 49
     export_labels(drawn.with_columns(label=pl.Series(["a", *[""] * 48])), tmp_path / "audit.csv")
     config = AuditConfig(uri=str(tmp_path / "audit.csv"))
-    assert read_labelled(config, Location(uri="."), ("a", "b")) == (Shot(drawn["text"][0], "a"),)
+    assert read_audit(config, Location(uri="."), ("a", "b")) == {drawn["text"][0]: Verdict("a", is_random=True)}

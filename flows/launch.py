@@ -1,0 +1,87 @@
+"""One run out of the command line: what would stop it anyway, its cost, the flow on a server of its own."""
+
+import os
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+
+from candist_core.config import RunConfig
+from candist_core.errors import ConfigError
+from candist_core.teacher_config import TeacherKind
+
+if TYPE_CHECKING:
+    from candist_core.publish import Published
+
+INTERRUPTED = 130
+
+
+class Rows(StrEnum):
+    """Texts that the teacher is asked about again."""
+
+    DOUBTFUL = "doubtful"
+
+
+def settled(config: RunConfig, reask: Rows | None) -> RunConfig:
+    """The configuration with what `--reask` adds to it."""
+    if reask is None:
+        return config
+    from candist_core.stages.reask import with_reask
+
+    return with_reask(config)
+
+
+def launch(config: RunConfig, console: Console, *, yes: bool = False, quiet: bool = False) -> "Published":
+    """Run the flow to its end, once the estimated cost is accepted.
+
+    Raises:
+        typer.Exit: the cost is refused (4), or the run was interrupted (130).
+    """
+    from candist_core.stages.preflight import preflight
+
+    preflight(config)
+    _confirm_cost(config, console, yes)
+    from flows.server import private_server, quiet_environment
+
+    for key, value in quiet_environment().items():
+        os.environ.setdefault(key, value)
+    from flows.label_corpus import label_corpus
+    from flows.progress import shown_on
+
+    try:
+        with private_server(), shown_on(Console(stderr=True, quiet=quiet)):
+            published: Published = label_corpus(config)
+    except KeyboardInterrupt as stop:
+        # Caught here because typer would end the command without a word.
+        say_interrupted(console)
+        raise typer.Exit(INTERRUPTED) from stop
+    return published
+
+
+def say_interrupted(console: Console) -> None:
+    """Tell whoever pressed Ctrl-C that nothing is lost."""
+    console.print("candist: interrupted; what is done is kept, run again to go on", highlight=False, soft_wrap=True)
+
+
+def _confirm_cost(config: RunConfig, console: Console, yes: bool) -> None:
+    """Ask before a run that is estimated above the set sum."""
+    if yes or not any(teacher.kind is TeacherKind.OPENAI for teacher in config.teachers):
+        return
+    from candist_core.stages.estimate import estimate_run
+    from flows.summary import print_estimate
+
+    expected = estimate_run(config)
+    if expected.cost_usd is None or expected.cost_usd <= config.budget.confirm_above_usd:
+        return
+    print_estimate(console, config, expected)
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "estimated cost",
+            f"${expected.cost_usd:.2f}",
+            f"at most budget.confirm_above_usd = ${config.budget.confirm_above_usd:.2f} without a person to ask",
+            "pass --yes to accept it",
+        )
+    if not typer.confirm("go on?", err=True):
+        raise typer.Exit(4)
