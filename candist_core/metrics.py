@@ -203,6 +203,7 @@ def evaluate(
     answered = labels.filter(has_set)
     n_agreed = answered.select(pl.col("label").is_in(pl.col("candidates")).sum()).item()
     counts = dict(labels["label"].value_counts().iter_rows())
+    first = dict(annotations["candidates"].list.first().alias("label").value_counts().iter_rows())
     filled = sets.filter(sets > 0)
     return EvaluateReport(
         n_rows=pl.concat([labels["doc_id"], annotations["doc_id"]]).n_unique(),
@@ -212,6 +213,7 @@ def evaluate(
         set_sizes=dict(sets.value_counts().sort("candidates").iter_rows()),
         statuses=dict(annotations["status"].value_counts().sort("status").iter_rows()),
         class_counts={name: counts.get(name, 0) for name in spec.label_names},
+        teacher_counts={name: first.get(name, 0) for name in spec.label_names},
         agreement=n_agreed / max(answered.height, 1),
         mean_confidence=float(labels["confidence"].cast(pl.Float64).sum() / max(labels.height, 1)),
         gold=_evaluate_gold(labels, annotations, gold, spec) if gold is not None else None,

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 import polars as pl
 
 from candist_core.annotate import Annotations, annotate
+from candist_core.balance import first_labels, frequent_sets
 from candist_core.budget import Allowance
 from candist_core.candidates import CandidateSet, Status
-from candist_core.config import OnFail, RunConfig
+from candist_core.checks_config import OnFail
+from candist_core.config import RunConfig
 from candist_core.edges.expectations import check_annotations, failing_rows
 from candist_core.edges.redis_limit import open_redis_limit
 from candist_core.edges.store import Store, open_store
@@ -22,7 +24,7 @@ from candist_core.ensemble import combine_teachers, is_unsure
 from candist_core.pace import whole
 from candist_core.ports import OnProgress, Progress, ShareOf, Teacher, ignore_progress
 from candist_core.reports import AnnotateReport, CheckResult, Usage
-from candist_core.stages.plan import Plan, Role
+from candist_core.stages.plan import Plan, Role, combined_name
 from candist_core.stages.teachers import ApiKeys, open_reply_log, open_teacher
 from candist_core.tables import ANNOTATIONS, REJECTS, TableRef
 from candist_core.teacher_config import Combine
@@ -80,6 +82,8 @@ def annotate_shard(
         set_sizes=dict(Counter(frame["candidates"].list.len().to_list())),
         checks=checks,
         n_left=result.n_left,
+        first_labels=first_labels(frame["candidates"]),
+        frequent_sets=frequent_sets(frame["candidates"]),
     )
     # Rows that the endpoint failed for a while get another chance in the next run; its verdicts on a row stand.
     if not result.n_left and "transient" not in set(result.rejects["reason"]):
@@ -99,9 +103,8 @@ def _checked(
 ) -> tuple[pl.DataFrame, pl.DataFrame, tuple[CheckResult, ...]]:
     """Annotations, rejects and check results; what `quarantine` sets aside has moved to the rejects."""
     config, frame = plan.config, result.annotations
-    teacher = frame["teacher"][0] if frame.height else ""
-    results = check_annotations(frame, n_texts - result.n_left, config.task, config.checks, teacher)
-    at_fault = failing_rows(frame, results, config.task, config.checks, teacher)
+    results = check_annotations(frame, n_texts - result.n_left, config, plan.teacher_names)
+    at_fault = failing_rows(frame, results, config, plan.teacher_names)
     quarantined = {check.name for check in results if check.on_fail == OnFail.QUARANTINE}
     moved = at_fault.filter(pl.col("check").is_in(quarantined)).unique("doc_id", keep="first", maintain_order=True)
     entries = moved.select("doc_id", stage=pl.lit("check"), reason="check", detail="value")
@@ -192,7 +195,7 @@ def _combined(texts: pl.DataFrame, answers: list[Annotations], config: RunConfig
     rows_of: list[dict[str, dict[str, Any]]] = [
         {row["doc_id"]: row for row in answer.annotations.iter_rows(named=True)} for answer in answers
     ]
-    names = "+".join(dict.fromkeys(row["teacher"] for rows in rows_of for row in list(rows.values())[:1]))
+    name = combined_name(config.combine, (row["teacher"] for rows in rows_of for row in list(rows.values())[:1]))
     rejects_of = {row[0]: row for answer in answers for row in answer.rejects.iter_rows()}
     rows, rejects = [], []
     for doc_id in texts["doc_id"]:
@@ -204,9 +207,7 @@ def _combined(texts: pl.DataFrame, answers: list[Annotations], config: RunConfig
         found = combine_teachers(sets, config.task.label_names, config.combine, config.task.max_candidates)
         if found.status is Status.FAILED:
             rejects.append(rejects_of[doc_id])
-        rows.append(
-            (doc_id, found.labels, found.scores, str(found.status), f"{config.combine}:{names}", own[-1]["request_key"])
-        )
+        rows.append((doc_id, found.labels, found.scores, str(found.status), name, own[-1]["request_key"]))
     annotations = pl.DataFrame(rows, schema=ANNOTATIONS.columns, orient="row")
     usage = sum((answer.usage for answer in answers), Usage())
     reject_table = pl.DataFrame(rejects, schema=REJECTS.columns, orient="row")

@@ -1,6 +1,6 @@
 """The plan of a run's annotation: its teachers, their compiled prompts, the examples they are shown."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -18,7 +18,7 @@ from candist_core.shorten import shorten
 from candist_core.shots import NearestShots, Shot, shared_shots, shots_fingerprint
 from candist_core.spec import fingerprint
 from candist_core.tables import TableRef
-from candist_core.teacher_config import BudgetConfig, ShotChoice, TeacherConfig, TeacherKind, TeacherMode
+from candist_core.teacher_config import BudgetConfig, Combine, ShotChoice, TeacherConfig, TeacherKind, TeacherMode
 from candist_core.version import __version__
 
 
@@ -57,9 +57,19 @@ class Plan:
             for role in self.roles
         ]
         shots = shots_fingerprint(self.pool, self.config.shots) if self.pool else None
-        checks = self.config.checks.model_dump(mode="json")
+        checks = self.config.checks.of_shards()
         spec = self.config.task.fingerprint
         return fingerprint([texts.sha256, asked, self.config.combine, shots, spec, checks, __version__])
+
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """What may stand in the column `teacher`: a cascade may end with any of its teachers."""
+        names = [role.name for role in self.roles]
+        if len(names) == 1:
+            return tuple(names)
+        combine = self.config.combine
+        ends = range(1, len(names) + 1) if combine is Combine.CASCADE else [len(names)]
+        return tuple(dict.fromkeys(combined_name(combine, names[:end]) for end in ends))
 
     def turns(self, role: Role, texts: pl.DataFrame) -> Mapping[str, tuple[Turn, ...]]:
         """The examples of each text's own, by doc_id; of a whole shard at once, or they may change a little."""
@@ -90,6 +100,16 @@ def plan_annotation(config: RunConfig) -> Plan:
     pool = shots if config.shots.choice is ShotChoice.NEAREST else ()
     roles = tuple(_role(config, teacher, shared, pool) for teacher in config.teachers)
     return Plan(config, roles, _cut(pool, config.teacher))
+
+
+def combined_name(combine: Combine, teachers: Iterable[str]) -> str:
+    """The name under which several teachers' answers stand as one.
+
+    Example:
+        >>> combined_name(Combine.UNION, ["openai:a", "openai:b", "openai:a"])
+        'union:openai:a+openai:b'
+    """
+    return f"{combine}:{'+'.join(dict.fromkeys(teachers))}"
 
 
 def replies_of(config: RunConfig, teacher: TeacherConfig) -> Location:

@@ -185,7 +185,7 @@ def published(tmp_path_factory, tiny_bert):
     student = distill_student(config, corpus.texts, reports)
     predicted = [predict_shard(config, *pair, student) for pair in zip(corpus.texts, reports, strict=True)]
     metrics = evaluate_labels(config, corpus, reports, predicted)
-    checks = (*check_annotations(config, reports), *check_labels(config, predicted))
+    checks = (*check_annotations(config, reports), *check_labels(config, reports, predicted))
     runs = RunReports(
         ingested=corpus, annotated=reports, student=student, predicted=predicted, metrics=metrics, checks=checks
     )
