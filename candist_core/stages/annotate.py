@@ -18,6 +18,7 @@ from candist_core.candidates import CandidateSet, Status
 from candist_core.checks_config import OnFail
 from candist_core.config import RunConfig
 from candist_core.edges.expectations import check_annotations, failing_rows
+from candist_core.edges.own_expectations import check_own, own_failing_rows
 from candist_core.edges.redis_limit import open_redis_limit
 from candist_core.edges.store import Store, open_store
 from candist_core.ensemble import combine_teachers, is_unsure
@@ -104,7 +105,11 @@ def _checked(
     """Annotations, rejects and check results; what `quarantine` sets aside has moved to the rejects."""
     config, frame = plan.config, result.annotations
     results = check_annotations(frame, n_texts - result.n_left, config, plan.teacher_names)
+    own = check_own(config, frame)
     at_fault = failing_rows(frame, results, config, plan.teacher_names)
+    if not all(check.passed for check in own):
+        at_fault = pl.concat([at_fault, own_failing_rows(config, frame, own)])
+    results = (*results, *own)
     quarantined = {check.name for check in results if check.on_fail == OnFail.QUARANTINE}
     moved = at_fault.filter(pl.col("check").is_in(quarantined)).unique("doc_id", keep="first", maintain_order=True)
     entries = moved.select("doc_id", stage=pl.lit("check"), reason="check", detail="value")

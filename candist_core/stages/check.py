@@ -10,6 +10,7 @@ from candist_core.edges.expectations import LabelCounts, check_run, sum_up
 from candist_core.edges.expectations import check_labels as check_counted
 from candist_core.edges.ids import IdCounter
 from candist_core.edges.labelled_source import read_labelled
+from candist_core.edges.own_expectations import check_own_labels
 from candist_core.edges.store import open_store
 from candist_core.errors import ConfigError
 from candist_core.publish import list_versions, read_manifest
@@ -34,7 +35,8 @@ def check_labels(
     for report in predicted:
         counts.add(store.read_table(report.labels))
     n_expected = sum(report.annotations.rows for report in annotated)
-    return check_counted(counts, n_expected, expected_balance(config, of_teacher=False))
+    own = check_own_labels(config, (store.read_table(report.labels) for report in predicted))
+    return (*check_counted(counts, n_expected, expected_balance(config, of_teacher=False)), *own)
 
 
 def expected_balance(config: RunConfig, of_teacher: bool) -> Expected | None:
