@@ -16,6 +16,8 @@ from rich.markup import escape
 from candist_core.config import RunConfig, load_config
 from candist_core.errors import BudgetError, CandistError, ConfigError, GateError, StoreError, TransientError
 from candist_core.teacher_config import TeacherKind
+from flows.consent import confirm_sum
+from flows.quarantine_cli import app as quarantine_app
 
 app = typer.Typer(
     name="candist",
@@ -27,6 +29,7 @@ app = typer.Typer(
 )
 replies_app = typer.Typer(no_args_is_help=True, help="What the teacher answered.")
 app.add_typer(replies_app, name="replies")
+app.add_typer(quarantine_app, name="quarantine")
 _out, _err = Console(), Console(stderr=True)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A run's YAML file; `candist init` writes one.")]
@@ -264,15 +267,7 @@ def _confirm_cost(settings: RunConfig, yes: bool) -> None:
     if expected.cost_usd is None or expected.cost_usd <= settings.budget.confirm_above_usd:
         return
     print_estimate(_err, settings, expected)
-    if not sys.stdin.isatty():
-        raise ConfigError(
-            "estimated cost",
-            f"${expected.cost_usd:.2f}",
-            f"at most budget.confirm_above_usd = ${settings.budget.confirm_above_usd:.2f} without a person to ask",
-            "pass --yes to accept it",
-        )
-    if not typer.confirm("go on?", err=True):
-        raise typer.Exit(4)
+    confirm_sum(settings, expected.cost_usd, yes)
 
 
 def exit_code(error: BaseException) -> int:
