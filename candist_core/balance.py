@@ -4,6 +4,7 @@ k labels. a and e are shares of the labels, (k,) in [0, 1], of what was observed
 and m texts.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 # Added to each label's count, so that one without a text has no infinite index (Jeffreys' prior).
 _HALF = 0.5
+# Between the names of a set; in none of them.
+_BETWEEN = "\x1f"
 # One false alarm in a thousand comparisons of like with like.
 _CHANCE = 0.001
 
@@ -66,9 +69,12 @@ def frequent_sets(candidates: pl.Series, n: int = 20) -> dict[str, int]:
         >>> frequent_sets(pl.Series([["ham", "spam"], ["spam", "ham"], ["ham"], []]))
         {'ham | spam': 2, 'ham': 1}
     """
-    sets = candidates.filter(candidates.list.len() > 0).list.sort().list.join(" | ")
-    counts = sets.value_counts(name="n").rows()
-    return dict(sorted(counts, key=lambda pair: (-pair[1], pair[0]))[:n])
+    counts: Counter[str] = Counter()
+    ordered = candidates.filter(candidates.list.len() > 0).list.join(_BETWEEN)
+    # Put in order here, where each stands once: polars takes 70 ms to sort 5,000 short lists, on all cores.
+    for names, n_texts in ordered.value_counts(name="n").iter_rows():
+        counts[" | ".join(sorted(names.split(_BETWEEN)))] += n_texts
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:n])
 
 
 def spread_rest(shares: Mapping[str, float], labels: Sequence[str]) -> dict[str, float]:

@@ -4,6 +4,7 @@
 <dataset>/versions/<version>/data/<split>-00000.parquet    texts, labels and the user's own columns
                             /rejects.parquet               what left the pipeline, and why
                             /README.md                     the dataset card
+                            /validation/index.html         Data Docs of its checks
                             /student/...                   the student's weights, if wanted
 <dataset>/manifests/v00000001.json                         the commit
 <dataset>/latest.json                                      a hint for people
@@ -16,7 +17,7 @@ published. Invariant: every object of a version is stored before its manifest, a
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from hashlib import blake2b, sha256
 from io import BytesIO
@@ -71,6 +72,7 @@ def publish(
     run_id: str,
     created_at: datetime,
     code_version: str,
+    pages: Mapping[str, bytes] | None = None,
 ) -> Published:
     """Publish what a run made, or find the version that already holds it.
 
@@ -85,6 +87,7 @@ def publish(
         run_id: who published, for the manifest.
         created_at: when, for the manifest alone.
         code_version: of candist.
+        pages: files for people that stand beside the data, by path; like the card, no part of the version's id.
 
     Returns:
         The version, new or found.
@@ -107,7 +110,8 @@ def publish(
             raise ContractError(PUBLISHED.name, f"{known.path} changed between two readings", "tables at rest")
         target.write_bytes(f"{folder}/{known.path}", part.data)
     card = dataset_card(config, version, content.splits, content.columns, content.counts, reports.metrics)
-    files = (*content.files, _store_card(target, f"{folder}/README.md", card.encode()))
+    beside = {"README.md": card.encode()} | dict(pages or {})
+    files = (*content.files, *(_store_page(target, folder, path, data) for path, data in beside.items()))
     manifest = Manifest(
         dataset=dataset,
         # Number and parent are given at the commit.
@@ -197,11 +201,11 @@ def _version_id(files: Iterable[VersionFile], spec_fingerprint: str) -> str:
     return blake2b(canonical_json(content).encode(), digest_size=8).hexdigest()
 
 
-def _store_card(target: TableStore, path: str, data: bytes) -> VersionFile:
-    """Store the card unless an earlier try left one: an object of a version is never changed."""
-    if not target.create_bytes(path, data):
-        data = target.read_bytes(path)
-    return VersionFile(path="README.md", size_bytes=len(data), sha256=sha256(data).hexdigest())
+def _store_page(target: TableStore, folder: str, path: str, data: bytes) -> VersionFile:
+    """Store a file for people unless an earlier try left one: an object of a version is never changed."""
+    if not target.create_bytes(f"{folder}/{path}", data):
+        data = target.read_bytes(f"{folder}/{path}")
+    return VersionFile(path=path, size_bytes=len(data), sha256=sha256(data).hexdigest())
 
 
 def _commit(target: TableStore, manifest: Manifest, checked: Iterable[int]) -> tuple[Manifest, bool]:

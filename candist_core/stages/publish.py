@@ -6,11 +6,15 @@ from pathlib import Path
 import polars as pl
 
 from candist_core.config import ACCESS, Location, RunConfig
+from candist_core.edges.data_docs import render_checks
 from candist_core.edges.store import Store, open_store
 from candist_core.errors import ConfigError, StoreError
 from candist_core.publish import Manifest, Published, list_versions, publish, read_labels, read_manifest
 from candist_core.reports import RunReports
 from candist_core.version import __version__
+
+DATA_DOCS = "validation/index.html"
+"""Where the Data Docs of a version's checks stand in its folder."""
 
 
 def open_publish_store(config: RunConfig) -> Store:
@@ -28,6 +32,7 @@ def publish_version(config: RunConfig, reports: RunReports, run_id: str = "") ->
         run_id=run_id,
         created_at=datetime.now(UTC),
         code_version=__version__,
+        pages={DATA_DOCS: render_checks(reports.annotated, reports.checks)},
     )
 
 
