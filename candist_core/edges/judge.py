@@ -62,6 +62,9 @@ def judge(frame: pl.DataFrame, expectations: Sequence[Expectation], with_rows: b
     if not expectations:
         return {}
     with opened() as (gx, batches):
+        # `Batch.validate` would load the batch twice, and take a quarter longer.
+        from great_expectations.validator.v1_validator import Validator
+
         suite = gx.ExpectationSuite(name="candist", expectations=[build(gx, wanted) for wanted in expectations])
         wanted_format: Any = {"result_format": "BASIC", "partial_unexpected_count": 0}
         if with_rows:
@@ -70,9 +73,17 @@ def judge(frame: pl.DataFrame, expectations: Sequence[Expectation], with_rows: b
                 "unexpected_index_column_names": [ROW_ID],
                 "return_unexpected_index_query": False,
             }
-        rows = frame.to_pandas(use_pyarrow_extension_array=True)
-        outcome = batches.get_batch({"dataframe": rows}).validate(suite, result_format=wanted_format)
+        outcome = Validator(batches, wanted_format, {"dataframe": _to_pandas(frame)}).validate_expectation_suite(suite)
         return {result.expectation_config.meta["check"]: verdict_of(result) for result in outcome.results}
+
+
+def _to_pandas(frame: pl.DataFrame) -> Any:
+    """The frame backed by Arrow, which takes half the memory; a few numbers by NumPy, in a tenth of the time."""
+    if all(dtype == pl.Float64 for dtype in frame.dtypes):
+        import pandas as pd
+
+        return pd.DataFrame({column.name: column.to_numpy() for column in frame})
+    return frame.to_pandas(use_pyarrow_extension_array=True)
 
 
 def build(gx: Any, wanted: Expectation) -> Any:

@@ -1,6 +1,7 @@
 """Checks are named, and a wrong name, bound or action is told before anything runs."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +99,8 @@ def test_bounds_on_labels_do_not_make_shards_stale_and_bounds_on_annotations_do(
     entries = [{"check": "annotations.set_size", "on_fail": "quarantine"}]
     assert ChecksConfig(on_fail_by_check=entries).of_shards() != plain
     assert ChecksConfig(on_fail_by_check=[{"check": "run.balance", "on_fail": "warn"}]).of_shards() == plain
+
+
+def test_every_check_and_every_bound_stands_in_the_documentation():
+    words = (Path(__file__).parents[2] / "docs/checks.md").read_text(encoding="utf-8")
+    assert [name for name in (*CHECKS, *ChecksConfig.model_fields) if name not in words] == []
