@@ -57,11 +57,9 @@ def count(frame: pl.DataFrame, rules: Sequence[Rule]) -> dict[str, tuple[int, in
     """By rule: the rows for which its claim is true, and those of which it says something."""
     if not frame.height:
         return {rule.name: (0, 0) for rule in rules}
-    # All claims in one pass: each is read once for both numbers.
-    sums = [rule.claim.sum().cast(pl.Int64).alias(f"{i}") for i, rule in enumerate(rules)]
-    known = [rule.claim.is_not_null().sum().cast(pl.Int64).alias(f"n{i}") for i, rule in enumerate(rules)]
-    found = frame.select(*sums, *known).row(0, named=True)
-    return {rule.name: (found[f"{i}"] or 0, found[f"n{i}"]) for i, rule in enumerate(rules)}
+    # Claims first: polars would work each out twice for its two numbers.
+    claims = frame.select(rule.claim.alias(rule.name) for rule in rules)
+    return {claim.name: (int(claim.sum() or 0), frame.height - claim.null_count()) for claim in claims}
 
 
 def annotation_rules(config: RunConfig, teachers: Sequence[str]) -> tuple[Rule, ...]:
