@@ -30,7 +30,7 @@ Key = TypeVar("Key")
 RATE_ROWS = 50
 """In a smaller shard one odd row moves a rate by more than 2 points; the run's own rates judge it."""
 _ROWS_PER_LABEL = 10
-"""Below it some label is absent from many a sound corpus."""
+"""Below it some label is absent from many a sound corpus, and a student knows too little to agree with anyone."""
 
 
 def check_annotations(
@@ -211,14 +211,16 @@ def check_labels(counts: LabelCounts, n_expected: int, expected: Expected | None
     least = checks.min_mean_confidence
     names = config.task.label_names
     absent = [name for name in names if not counts.classes[name]]
-    is_enough = n >= _ROWS_PER_LABEL * len(names)
+    enough = _ROWS_PER_LABEL * len(names)
+    is_enough = n >= enough
     return judge_measures(
         [
             schema,
             _one_row_per_doc("labels", n, counts.ids.n_repeated, n_expected, checks),
             *(
                 rule.measure(
-                    counts.counts[rule.name, 0], counts.counts[rule.name, 1], checks.on_fail_of(rule.name), rate_rows=1
+                    counts.counts[rule.name, 0], counts.counts[rule.name, 1], checks.on_fail_of(rule.name),
+                    rate_rows=enough if rule.name == "labels.agreement" else 1,
                 )
                 for rule in counts.rules
             ),

@@ -225,21 +225,22 @@ def label_results(
     ],
 )
 def test_each_fault_of_the_labels_fails_its_check(changed, checks, name):
-    assert failed(label_results(labelled(4, **changed), **checks)) == [f"labels.{name}"]
+    assert failed(label_results(labelled(40, **changed), max_absent_rate=1.0, **checks)) == [f"labels.{name}"]
 
 
 def test_sound_labels_pass_in_any_number_of_shards_by_these_names():
-    whole, alone = labelled(9), labelled(1, doc_id="f", candidates=[])
+    whole, alone = labelled(39), labelled(1, doc_id="f", candidates=[])
     outside = labelled(1, doc_id="e", label="d", source="student")
-    results = label_results(whole, outside, alone, min_agreement=0.9, max_out_of_set_rate=0.1)
+    bounds = {"min_agreement": 0.975, "max_out_of_set_rate": 0.025, "max_absent_rate": 1.0}
+    results = label_results(whole, outside, alone, **bounds)
     assert failed(results) == []
     assert [name.removeprefix("labels.") for name in results] == [
         "schema", "one_row_per_doc", "known_labels", "confidence", "review_rate", "agreement", "out_of_set_rate",
         "mean_confidence", "class_presence", "balance",
     ]  # fmt: skip
     agreement = results["labels.agreement"]
-    assert (agreement.n, agreement.n_unexpected, agreement.value) == (10, 1, 0.9)
-    assert results["labels.out_of_set_rate"].observed == "10 % (1 of 10) labels outside their candidates"
+    assert (agreement.n, agreement.n_unexpected, agreement.value) == (40, 1, 0.975)
+    assert results["labels.out_of_set_rate"].observed == "2.5 % (1 of 40) labels outside their candidates"
     assert "nothing to compare with" in results["labels.balance"].observed
 
 
@@ -254,6 +255,11 @@ def test_labels_that_no_text_got_fail_once_there_are_enough_texts():
     result = label_results(labelled(40), max_absent_rate=0.5)["labels.class_presence"]
     assert (result.passed, result.observed) == (False, "75 % (3 of 4) labels that no text got, such as b")
     assert label_results(labelled(40), max_absent_rate=0.75)["labels.class_presence"].passed
+
+
+def test_a_student_of_few_texts_need_not_agree_with_its_teacher():
+    assert failed(label_results(labelled(39, source="student"))) == []
+    assert "labels.agreement" in failed(label_results(labelled(40, source="student")))
 
 
 def test_quarantine_of_labels_fails_the_run_and_warn_warns():
