@@ -1,7 +1,8 @@
 """Measures: the one number of each check, its bounds, and their judgement by Great Expectations.
 
-Polars measures and Great Expectations judges. A table of rows costs it 3 ms for each expectation however few rows
-there are, so a shard is asked one thing first: does any measure leave its bounds? Only if so is each asked for itself.
+Polars measures and Great Expectations judges. An expectation about a column costs it 3 ms however few rows there are,
+so one thing is expected of a shard first: that the table of measures outside their bounds has no row. Only where it
+has is each measure asked for itself.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from candist_core.checks_config import OnFail
 from candist_core.edges.judge import Expectation, judge
 from candist_core.reports import CheckResult
 
-_EXCESS = Expectation("all measures", "ExpectColumnMaxToBeBetween", {"column": "excess", "max_value": 0.0})
+_SCHEMA = {"excess": pl.Float64}
+_NONE_OUTSIDE = Expectation("measures outside their bounds", "ExpectTableRowCountToEqual", {"value": 0})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ def judge_measures(measures: Sequence[Measure]) -> tuple[CheckResult, ...]:
     """
     judged = [measure for measure in measures if measure.value is not None]
     failed: set[str] = set()
-    if judged and not judge(pl.DataFrame({"excess": [one.excess for one in judged]}), [_EXCESS])[_EXCESS.name].holds:
+    outside = pl.DataFrame({"excess": [one.excess for one in judged if not one.excess <= 0]}, schema=_SCHEMA)
+    if judged and not judge(outside, [_NONE_OUTSIDE])[_NONE_OUTSIDE.name].holds:
         row = pl.DataFrame({one.name: [one.value] for one in judged})
         verdicts = judge(row, [one.expectation for one in judged])
         failed = {name for name, verdict in verdicts.items() if not verdict.holds}
