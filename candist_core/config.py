@@ -4,16 +4,21 @@ Flat groups with enums and no unions, because the model is also the form in the 
 It names secrets (an environment variable) and never holds them.
 """
 
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from candist_core.checks_config import ChecksConfig
 from candist_core.errors import ConfigError
 from candist_core.spec import Settings, TaskSpec
 from candist_core.teacher_config import BudgetConfig, Combine, ShotsConfig, TeacherConfig
+
+# Shares are often written as whole per cents of many labels.
+_MAX_ROUNDING = 0.02
 
 
 class SourceFormat(StrEnum):
@@ -47,14 +52,6 @@ class Order(StrEnum):
     AUTO = "auto"
     TRUSTED = "trusted"
     IGNORED = "ignored"
-
-
-class OnFail(StrEnum):
-    """What a failed check does: stop the run, say so and go on, or set the rows at fault aside."""
-
-    FAIL = "fail"
-    WARN = "warn"
-    QUARANTINE = "quarantine"
 
 
 class Location(Settings):
@@ -175,18 +172,6 @@ class ReaskConfig(Settings):
     )
 
 
-class ChecksConfig(Settings):
-    """Gates on the teacher's answers and on the final labels."""
-
-    on_fail: OnFail = Field(OnFail.FAIL, description="What a failed check does.")
-    max_unparsed_rate: float = Field(0.05, ge=0, le=1, description="Share of replies that name no label.")
-    max_failed_rate: float = Field(0.05, ge=0, le=1, description="Share of texts refused by the teacher or failed.")
-    max_abstained_rate: float = Field(0.2, ge=0, le=1, description="Share of texts for which the teacher names none.")
-    max_oversized_rate: float = Field(0.05, ge=0, le=1, description="Share of sets larger than task.max_candidates.")
-    max_review_rate: float = Field(0.6, ge=0, le=1, description="Share of final labels that want review.")
-    min_agreement: float = Field(0.5, ge=0, le=1, description="Share of final labels that are among the candidates.")
-
-
 class ComputeConfig(Settings):
     """Where the work runs: a local Dask cluster, or one at an address."""
 
@@ -235,6 +220,18 @@ class RunConfig(Settings):
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig(), description="Where the work runs.")
     publish: PublishConfig = Field(default_factory=lambda: PublishConfig(), description="Where versions appear.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything drawn by chance.")
+
+    @model_validator(mode="after")
+    def _prior_fits_the_task(self) -> Self:
+        known, total = self.task.label_names, sum(entry.share for entry in self.checks.prior)
+        if strange := next((entry.label for entry in self.checks.prior if entry.label not in known), None):
+            near = get_close_matches(strange, known, n=1)
+            step = f"did you mean {near[0]!r}?" if near else "name labels of the task"
+            raise ValueError(f"found {strange!r} under checks.prior, wanted a label of the task; {step}")
+        is_whole = len(self.checks.prior) == len(known)
+        if self.checks.prior and (total > 1 + _MAX_ROUNDING or (is_whole and total < 1 - _MAX_ROUNDING)):
+            raise ValueError(f"found shares under checks.prior that add up to {total:.4g}, wanted 1; correct them")
+        return self
 
     @property
     def teachers(self) -> tuple[TeacherConfig, ...]:
@@ -290,8 +287,6 @@ def parse_config(data: dict[str, Any], thing: str = "configuration") -> RunConfi
 
 
 def _explain(error: ValidationError, thing: str) -> ConfigError:
-    from difflib import get_close_matches
-
     # An unknown key is often the cause of a missing one, so it is told first.
     details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
     first, where = details[0], ".".join(str(part) for part in details[0]["loc"])
@@ -307,7 +302,7 @@ def _explain(error: ValidationError, thing: str) -> ConfigError:
     if first["type"] == "value_error":
         found, _, rest = message.removeprefix("found ").partition(", wanted ")
         wanted, _, step = rest.partition("; ")
-        return ConfigError(f"{thing}: {where}", found, wanted, step + more)
+        return ConfigError(f"{thing}: {where}" if where else thing, found, wanted, step + more)
     # A key pasted in place of its name is not to be shown.
     is_secret = where.endswith(("_env", "_block"))
     found = f"{where} that is no name" if is_secret else f"{where} = {first['input']!r:.80}"

@@ -127,7 +127,8 @@ class GateError(TerminalError):
     def __str__(self) -> str:
         return (
             f"checks of the {self.stage} failed, nothing is published: {'; '.join(self.failures)}; "
-            "mend the cause, or change the bound or on_fail under checks, and run again, what is done is kept"
+            "mend the cause, or change the bound or on_fail under checks, and run again, what is done is kept; "
+            "`candist quarantine list` names the rows"
         )
 
 

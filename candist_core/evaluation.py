@@ -24,7 +24,7 @@ class EvaluationCounts:
         self._n_rows, self._n_review, self._n_answered, self._n_agreed = 0, 0, 0, 0
         self._confidence, self._n_labelled = 0.0, 0
         self._sizes, self._statuses = Counter[int](), Counter[str]()
-        self._classes, self._unknown = Counter[str](), Counter[str]()
+        self._classes, self._firsts, self._unknown = Counter[str](), Counter[str](), Counter[str]()
 
     def add(self, labels: pl.DataFrame, annotations: pl.DataFrame, gold: pl.DataFrame | None) -> None:
         """Count a shard.
@@ -44,6 +44,7 @@ class EvaluationCounts:
         self._sizes.update(_counted(annotations["candidates"].list.len()))
         self._statuses.update(_counted(annotations["status"]))
         self._classes.update(_counted(labels["label"]))
+        self._firsts.update(_counted(annotations["candidates"].list.first()))
         if gold is not None:
             known = gold.drop_nulls("gold").select("doc_id", "gold")
             is_label = pl.col("gold").is_in(list(self.spec.label_names))
@@ -66,6 +67,7 @@ class EvaluationCounts:
             set_sizes={size: n for size, n in sorted(self._sizes.items()) if n},
             statuses=dict(sorted(self._statuses.items())),
             class_counts={name: self._classes[name] for name in self.spec.label_names},
+            teacher_counts={name: self._firsts[name] for name in self.spec.label_names},
             agreement=self._n_agreed / max(self._n_answered, 1),
             mean_confidence=self._confidence / max(self._n_labelled, 1),
             gold=self.gold.report(),

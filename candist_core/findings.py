@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import comb
 from typing import Literal
 
-from candist_core.config import OnFail
+from candist_core.checks_config import OnFail
 from candist_core.reports import CheckResult, EpochReport, Finding, LabelQuality, QualityReport
 
 MAX_IDENTICAL, STOP_IDENTICAL = 0.2, 0.6

@@ -5,6 +5,7 @@
                             /rejects.parquet               what left the pipeline, and why
                             /README.md                     the dataset card
                             /report.html                   what a person reads of it
+                            /validation/index.html         Data Docs of its checks
                             /student/...                   the student's weights, if wanted
 <dataset>/manifests/v00000001.json                         the commit (`candist_core.versions`)
 <dataset>/publishing/<version>/...                         who is at work on it (`candist_core.lease`)
@@ -15,7 +16,7 @@ published. Invariant: every object of a version is stored before its manifest, a
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from hashlib import blake2b, sha256
 from io import BytesIO
@@ -76,6 +77,7 @@ def publish(
     created_at: datetime,
     code_version: str,
     page: PageMaker | None = None,
+    pages: Mapping[str, bytes] | None = None,
 ) -> Published:
     """Publish what a run made, or find the version that already holds it.
 
@@ -91,6 +93,7 @@ def publish(
         created_at: when, for the manifest alone.
         code_version: of candist.
         page: makes the version's report; None: there will be none.
+        pages: files for people that stand beside the data, by path; like the card, no part of the version's id.
 
     Returns:
         The version, new or found.
@@ -120,6 +123,7 @@ def publish(
         told = [_store_once(target, folder, "README.md", card.encode())]
         if page is not None:
             told.append(_store_once(target, folder, "report.html", page.render(manifest, is_numbered=False)))
+        told += [_store_once(target, folder, path, data) for path, data in (pages or {}).items()]
         manifest = manifest.model_copy(update={"files": (*content.files, *told)})
         committed, is_new = _commit(target, manifest, earlier, lease)
     return Published(manifest=committed, uri=uri, is_new=is_new)

@@ -62,7 +62,10 @@ class IngestReport(Report):
 
 
 class CheckResult(Report):
-    """One check. `observed` and `wanted` are words for people; `n_unexpected` of `n` rows broke it."""
+    """One check. `observed` and `wanted` are words for people; `n_unexpected` of `n` rows broke it.
+
+    `value` is the number that was judged, None where there was nothing to judge.
+    """
 
     name: str
     passed: bool
@@ -71,6 +74,9 @@ class CheckResult(Report):
     n_unexpected: int = 0
     n: int = 0
     on_fail: str = "fail"
+    value: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
 
     def __str__(self) -> str:
         """One line: name, observed, wanted."""
@@ -78,7 +84,10 @@ class CheckResult(Report):
 
 
 class AnnotateReport(Report):
-    """One shard's annotations. `n_left` texts were not asked because the budget ended."""
+    """One shard's annotations. `n_left` texts were not asked because the budget ended.
+
+    `statuses` are of all texts, the other counts of those that no check set aside.
+    """
 
     annotations: TableRef
     rejects: TableRef
@@ -87,6 +96,8 @@ class AnnotateReport(Report):
     set_sizes: dict[int, int]
     checks: tuple[CheckResult, ...] = ()
     n_left: int = 0
+    first_labels: dict[str, int] = {}
+    frequent_sets: dict[str, int] = Field({}, description="the 20 most frequent sets and their number")
 
 
 class VerifyReport(Report):
@@ -254,6 +265,7 @@ class EvaluateReport(Report):
     set_sizes: dict[int, int]
     statuses: dict[str, int]
     class_counts: dict[str, int]
+    teacher_counts: dict[str, int] = Field({}, description="rows by the teacher's first label")
     agreement: float = Field(description="labelled rows whose final label is a candidate")
     mean_confidence: float
     gold: GoldReport | None

@@ -79,6 +79,10 @@ REJECTS = Contract(
     "rejects/1",
     {"doc_id": _STR, "stage": _STR, "reason": _STR, "detail": _STR},
 )
+QUARANTINE = Contract("quarantine/1", {"doc_id": _STR, "check": _STR, "value": _STR, "on_fail": _STR})
+"""Rows at fault behind failed checks, a row once for each check that it breaks; `value` is what stands in it."""
+DROPPED = Contract("dropped/1", {"doc_id": _STR, "check": _STR, "value": _STR}, key="doc_id")
+"""Rows that a person has decided to leave out."""
 BELIEFS = Contract("beliefs/1", {"doc_id": _STR, "belief": pl.List(_F32)}, key="doc_id")
 """What a student that never saw a text's answer believes about it: a probability for each label of the task."""
 REVIEWED = Contract("reviewed/1", {"doc_id": _STR, "label": _STR}, key="doc_id")
@@ -99,7 +103,8 @@ LABELS = Contract(
     nullable=frozenset({"teacher_label", "reason"}),
 )
 CONTRACTS = {
-    contract.name: contract for contract in (EXAMPLES, TEXTS, ANNOTATIONS, REPLIES, REJECTS, BELIEFS, REVIEWED, LABELS)
+    contract.name: contract
+    for contract in (EXAMPLES, TEXTS, ANNOTATIONS, REPLIES, REJECTS, QUARANTINE, DROPPED, BELIEFS, REVIEWED, LABELS)
 }
 """Every contract by its name; the name carries the version."""
 

@@ -9,6 +9,7 @@ from candist_core.reports import AnnotateReport
 from candist_core.stages.annotate import find_annotations
 from candist_core.stages.plan import Plan
 from candist_core.tables import TableRef
+from candist_core.teacher_config import TeacherKind, TeacherMode
 from flows.gate import stop_if_failed
 from flows.progress import Watch
 from flows.runner import Cluster, run_window
@@ -100,6 +101,9 @@ def annotate_shards(plan: Plan, texts: Sequence[TableRef], cluster: Cluster, wat
         TransientError: shards that failed after their retries, once all the others have ended.
     """
     run = _Run(plan, texts, cluster)
+    # What an earlier run has found wrong is no better now, and nothing more is to be paid for it.
+    for report in run.reports.values():
+        stop_if_failed("annotations", report.checks)
     todo = sorted(run.still_open)
     already = sum(texts[i].rows for i in run.reports)
     with watch.stage("annotate", sum(shard.rows for shard in texts), already=already), cluster.counted_run():
@@ -121,8 +125,16 @@ class _Run:
             self.purse.settle(i, cost_of(report))
 
     def n_slots(self) -> int:
-        """Shards at once: each has one request under way at least."""
-        bounds = [teacher.max_in_flight for teacher in self._plan.config.teachers if teacher.max_in_flight]
+        """Shards at once: each has one request under way at least; one alone until a paid shard has passed its checks.
+
+        A mistake in the configuration shows in the first shard, and costs no more than that. One shard may use all of
+        the run's limits, so little time is lost; a batch takes up to a day whatever its size, so there it would be.
+        """
+        teachers = self._plan.config.teachers
+        is_paid = any(one.kind is TeacherKind.OPENAI and one.mode is TeacherMode.LIVE for one in teachers)
+        if is_paid and not any(report.checks for report in self.reports.values()):
+            return 1
+        bounds = [teacher.max_in_flight for teacher in teachers if teacher.max_in_flight]
         return min([self._cluster.n_slots, *bounds])
 
     def submit(self, i: int) -> PrefectDaskFuture[tuple[AnnotateReport, bool]] | None:

@@ -17,6 +17,7 @@ from candist_core.errors import BudgetError, CandistError, ConfigError, GateErro
 from candist_core.teacher_config import TeacherKind
 from flows.launch import launch, say_interrupted, settled
 from flows.options import ConfigPath, Endpoint, Profile, Quiet, Reask, Region, Sets, VersionArg, Yes, located
+from flows.quarantine_cli import app as quarantine_app
 from flows.review_cli import compare, review_app
 from flows.versions_cli import app as versions_app
 
@@ -33,6 +34,7 @@ app.add_typer(replies_app, name="replies")
 app.add_typer(versions_app)
 app.add_typer(review_app, name="review")
 app.command()(compare)
+app.add_typer(quarantine_app, name="quarantine")
 _out, _err = Console(), Console(stderr=True)
 
 

@@ -65,9 +65,8 @@ def label_corpus(config: RunConfig) -> Published:
         cluster = Cluster(config.compute, watch.hear)
         ingested = _ingest(config, watch)
         annotated = annotate_shards(plan_annotation(config), ingested.texts, cluster, watch)
-        checks = [check for report in annotated for check in report.checks]
         with watch.stage("check", len(annotated), "shards"):
-            checks += check_annotations(config, annotated)
+            checks = [*check_annotations(config, annotated)]
             _gate("annotations", checks)
         student = _distill(config, ingested, annotated, cluster, watch)
         predicted = _predict(config, ingested, annotated, student, cluster, watch)
@@ -78,7 +77,7 @@ def label_corpus(config: RunConfig) -> Published:
                 watch.say(
                     f"accuracy on gold: teacher {metrics.gold.teacher_accuracy}, final {metrics.gold.final_accuracy}"
                 )
-            checks += check_labels(config, predicted)
+            checks += check_labels(config, annotated, predicted)
             checks += as_checks(quality.findings, config.checks.on_fail)
             _gate("labels", checks)
         with watch.stage("publish", ingested.n_examples, "rows"):

@@ -1,7 +1,6 @@
 """One run out of the command line: what would stop it anyway, its cost, the flow on a server of its own."""
 
 import os
-import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -9,8 +8,8 @@ import typer
 from rich.console import Console
 
 from candist_core.config import RunConfig
-from candist_core.errors import ConfigError
 from candist_core.teacher_config import TeacherKind
+from flows.consent import confirm_sum
 
 if TYPE_CHECKING:
     from candist_core.publish import Published
@@ -76,12 +75,4 @@ def _confirm_cost(config: RunConfig, console: Console, yes: bool) -> None:
     if expected.cost_usd is None or expected.cost_usd <= config.budget.confirm_above_usd:
         return
     print_estimate(console, config, expected)
-    if not sys.stdin.isatty():
-        raise ConfigError(
-            "estimated cost",
-            f"${expected.cost_usd:.2f}",
-            f"at most budget.confirm_above_usd = ${config.budget.confirm_above_usd:.2f} without a person to ask",
-            "pass --yes to accept it",
-        )
-    if not typer.confirm("go on?", err=True):
-        raise typer.Exit(4)
+    confirm_sum(config, expected.cost_usd, yes)

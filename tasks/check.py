@@ -12,11 +12,13 @@ from tasks.policy import STAGE
 
 @task(name="check-annotations", task_run_name="check annotations of {config.name}", **STAGE)
 def check_annotations(config: RunConfig, annotated: Sequence[AnnotateReport]) -> tuple[CheckResult, ...]:
-    """Check the rates of the whole run."""
+    """Sum up the checks of the shards and check the whole run."""
     return stage.check_annotations(config, annotated)
 
 
 @task(name="check-labels", task_run_name="check labels of {config.name}", **STAGE)
-def check_labels(config: RunConfig, predicted: Sequence[PredictReport]) -> tuple[CheckResult, ...]:
+def check_labels(
+    config: RunConfig, annotated: Sequence[AnnotateReport], predicted: Sequence[PredictReport]
+) -> tuple[CheckResult, ...]:
     """Check the final labels."""
-    return stage.check_labels(config, predicted)
+    return stage.check_labels(config, annotated, predicted)

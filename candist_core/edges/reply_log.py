@@ -106,6 +106,40 @@ class StoreReplyLog:
                 if not self._pending and self._spool is not None:
                     os.ftruncate(self._spool, 0)
 
+    def set_aside(self, keys: Iterable[str]) -> int:
+        """Put the replies to these requests where no lookup finds them; they stay in the store, under `set-aside/`.
+
+        Nobody else may write to the same log meanwhile.
+
+        Returns:
+            Replies set aside.
+        """
+        wanted = pl.Series("request_key", list(dict.fromkeys(keys)), dtype=pl.String)
+        # Brings what dead processes left into the store, and the index up to date.
+        self.lookup(wanted)
+        self.flush()
+        found: set[str] = set()
+        for path in self._index.find(wanted):
+            if (frame := self._frame(path)) is None:
+                continue
+            is_wanted = frame["request_key"].is_in(wanted.implode())
+            if gone := frame.filter(is_wanted)["request_key"].to_list():
+                token = secrets.token_hex(4)
+                aside = f"{self._folder.replace('replies/', 'set-aside/', 1)}/{Path(path).stem}-{token}.parquet"
+                self._store.write_table(aside, frame.filter(is_wanted), REPLIES)
+                self._replace(path, f"{path.rpartition('-')[0]}-{token}.parquet", frame.filter(~is_wanted))
+                found.update(gone)
+        return len(found)
+
+    def _replace(self, path: str, successor: str, frame: pl.DataFrame) -> None:
+        """Put another chunk in the place of one, its rank among the others kept."""
+        if frame.height:
+            self._store.write_table(successor, frame, REPLIES)
+            self._index.add(successor, frame["request_key"])
+        self._store.delete([path])
+        self._index.forget([path])
+        self._own.pop(path, None)
+
     def close(self) -> None:
         """Flush, merge this part's chunks into one table, and remove the spool."""
         self.flush()

@@ -109,6 +109,10 @@ class Store:
         envelope = {"contract": _DONE, "report": type(report).__name__, "value": report.model_dump(mode="json")}
         self.write_bytes(_marker(stage, key), json.dumps(envelope, ensure_ascii=False, indent=1).encode())
 
+    def forget_done(self, stage: str, key: str) -> None:
+        """Remove a done-marker, so that the work is done again."""
+        self.delete([_marker(stage, key)])
+
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write one object whole, then read its size back."""
         with self._told(path) as full:

@@ -12,19 +12,23 @@ from typing import Any, TypeVar
 import polars as pl
 
 from candist_core.annotate import Annotations, annotate
+from candist_core.balance import first_labels, frequent_sets
 from candist_core.budget import Allowance
 from candist_core.candidates import CandidateSet, Status
-from candist_core.config import OnFail, RunConfig
+from candist_core.checks_config import OnFail
+from candist_core.config import RunConfig
 from candist_core.edges.expectations import check_annotations, failing_rows
+from candist_core.edges.own_expectations import check_own, own_failing_rows
 from candist_core.edges.redis_limit import open_redis_limit
 from candist_core.edges.store import Store, open_store
 from candist_core.ensemble import combine_teachers, is_unsure
 from candist_core.pace import whole
 from candist_core.ports import OnProgress, Progress, ShareOf, Teacher, ignore_progress
 from candist_core.reports import AnnotateReport, CheckResult, Usage
-from candist_core.stages.plan import Plan, Role
+from candist_core.stages.plan import Plan, Role, combined_name
+from candist_core.stages.quarantine import keep_quarantine
 from candist_core.stages.teachers import ApiKeys, open_reply_log, open_teacher
-from candist_core.tables import ANNOTATIONS, REJECTS, TableRef
+from candist_core.tables import ANNOTATIONS, QUARANTINE, REJECTS, TableRef
 from candist_core.teacher_config import Combine
 
 T = TypeVar("T")
@@ -60,7 +64,7 @@ def annotate_shard(
         return done
     store = open_store(plan.config.store)
     key = plan.key(texts)
-    part, frame = Path(texts.uri).stem, store.read_table(texts)
+    part, frame, left_out = Path(texts.uri).stem, plan.texts(store, texts), plan.left_out(store, texts)
     doc_ids = frame["doc_id"].to_list()
 
     def teacher_of(role: Role) -> Teacher:
@@ -70,16 +74,20 @@ def annotate_shard(
     result = _run(shard.ask())
     # A shard that nobody waits for any more need not be checked; it is not done either.
     is_dropped = result.n_left and not share()
-    kept = result.annotations, result.rejects, ()
-    frame, rejects, checks = kept if is_dropped else _checked(result, texts.rows, plan)
+    nothing = pl.DataFrame(schema=QUARANTINE.columns)
+    kept = _Checked(result.annotations, result.rejects, nothing) if is_dropped else _checked(result, frame.height, plan)
+    keep_quarantine(store, plan, texts, kept.quarantine)
+    frame = kept.annotations
     report = AnnotateReport(
         annotations=store.write_table(f"annotations/{key}.parquet", frame, ANNOTATIONS),
-        rejects=store.write_table(f"annotations/{key}-rejects.parquet", rejects, REJECTS),
+        rejects=store.write_table(f"annotations/{key}-rejects.parquet", pl.concat([kept.rejects, left_out]), REJECTS),
         usage=result.usage,
         statuses=dict(Counter(result.annotations["status"])),
         set_sizes=dict(Counter(frame["candidates"].list.len().to_list())),
-        checks=checks,
+        checks=kept.checks,
         n_left=result.n_left,
+        first_labels=first_labels(frame["candidates"]),
+        frequent_sets=frequent_sets(frame["candidates"]),
     )
     # Rows that the endpoint failed for a while get another chance in the next run; its verdicts on a row stand.
     if not result.n_left and "transient" not in set(result.rejects["reason"]):
@@ -90,23 +98,41 @@ def annotate_shard(
 def derive(plan: Plan, texts: TableRef, part: str, teacher_of: Callable[[Role], Teacher]) -> pl.DataFrame:
     """The shard's annotations from kept replies and such teachers; writes none."""
     store = open_store(plan.config.store)
-    result = _run(_Shard(plan, store, store.read_table(texts), part, teacher_of).ask())
-    return _checked(result, texts.rows, plan)[0]
+    frame = plan.texts(store, texts)
+    result = _run(_Shard(plan, store, frame, part, teacher_of).ask())
+    return _checked(result, frame.height, plan).annotations
 
 
-def _checked(
-    result: Annotations, n_texts: int, plan: Plan
-) -> tuple[pl.DataFrame, pl.DataFrame, tuple[CheckResult, ...]]:
-    """Annotations, rejects and check results; what `quarantine` sets aside has moved to the rejects."""
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A shard after its checks; `quarantine` are the rows set aside and those that stop the run."""
+
+    annotations: pl.DataFrame
+    rejects: pl.DataFrame
+    quarantine: pl.DataFrame
+    checks: tuple[CheckResult, ...] = ()
+
+
+def _checked(result: Annotations, n_texts: int, plan: Plan) -> _Checked:
+    """Check a shard; what `quarantine` sets aside moves to the rejects."""
     config, frame = plan.config, result.annotations
-    teacher = frame["teacher"][0] if frame.height else ""
-    results = check_annotations(frame, n_texts - result.n_left, config.task, config.checks, teacher)
-    at_fault = failing_rows(frame, results, config.task, config.checks, teacher)
-    quarantined = {check.name for check in results if check.on_fail == OnFail.QUARANTINE}
-    moved = at_fault.filter(pl.col("check").is_in(quarantined)).unique("doc_id", keep="first", maintain_order=True)
+    results = check_annotations(frame, n_texts - result.n_left, config, plan.teacher_names)
+    own = check_own(config, frame)
+    at_fault = failing_rows(frame, results, config, plan.teacher_names)
+    if not all(check.passed for check in own):
+        at_fault = pl.concat([at_fault, own_failing_rows(config, frame, own)])
+    checks = (*results, *own)
+    on_fail = {check.name: check.on_fail for check in checks}
+    at_fault = at_fault.with_columns(on_fail=pl.col("check").replace_strict(on_fail, return_dtype=pl.String))
+    is_aside = pl.col("on_fail") == OnFail.QUARANTINE
+    moved = at_fault.filter(is_aside).unique("doc_id", keep="first", maintain_order=True)
     entries = moved.select("doc_id", stage=pl.lit("check"), reason="check", detail="value")
-    kept = frame.join(moved.select("doc_id"), on="doc_id", how="anti", maintain_order="left")
-    return kept, pl.concat([result.rejects, entries]), results
+    return _Checked(
+        annotations=frame.join(moved.select("doc_id"), on="doc_id", how="anti", maintain_order="left"),
+        rejects=pl.concat([result.rejects, entries]),
+        quarantine=at_fault.filter(pl.col("on_fail") != OnFail.WARN).with_columns(pl.col("value").fill_null("")),
+        checks=checks,
+    )
 
 
 @dataclass
@@ -219,7 +245,7 @@ def _combined(texts: pl.DataFrame, answers: list[Annotations], config: RunConfig
     rows_of: list[dict[str, dict[str, Any]]] = [
         {row["doc_id"]: row for row in answer.annotations.iter_rows(named=True)} for answer in answers
     ]
-    names = "+".join(dict.fromkeys(row["teacher"] for rows in rows_of for row in list(rows.values())[:1]))
+    name = combined_name(config.combine, (row["teacher"] for rows in rows_of for row in list(rows.values())[:1]))
     rejects_of = {row[0]: row for answer in answers for row in answer.rejects.iter_rows()}
     rows, rejects = [], []
     for doc_id in texts["doc_id"]:
@@ -231,9 +257,7 @@ def _combined(texts: pl.DataFrame, answers: list[Annotations], config: RunConfig
         found = combine_teachers(sets, config.task.label_names, config.combine, config.task.max_candidates)
         if found.status is Status.FAILED:
             rejects.append(rejects_of[doc_id])
-        rows.append(
-            (doc_id, found.labels, found.scores, str(found.status), f"{config.combine}:{names}", own[-1]["request_key"])
-        )
+        rows.append((doc_id, found.labels, found.scores, str(found.status), name, own[-1]["request_key"]))
     annotations = pl.DataFrame(rows, schema=ANNOTATIONS.columns, orient="row")
     usage = sum((answer.usage for answer in answers), Usage())
     reject_table = pl.DataFrame(rejects, schema=REJECTS.columns, orient="row")

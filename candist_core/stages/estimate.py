@@ -77,7 +77,7 @@ def _look(plan: Plan, role: Role, ingested: IngestReport, rows_of: RowsOf) -> _S
     store, seen = open_store(plan.config.store), _Seen()
     log = open_reply_log(plan, role, store, "estimate")
     for shard in ingested.texts:
-        asked = [request for _, own in plan.requests(role, rows_of(store.read_table(shard))) for request in own]
+        asked = [request for _, own in plan.requests(role, rows_of(plan.texts(store, shard))) for request in own]
         kept = log.lookup(request.key for request in asked)
         # A share of every shard, so that a corpus sorted by length is met in full.
         every = max(1, len(asked) * ingested.n_texts // (_SAMPLE_ROWS * max(1, shard.rows)))

@@ -1,7 +1,7 @@
 """The plan of a run's annotation: its teachers, their compiled prompts, the examples they are shown."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -9,8 +9,9 @@ from candist_core.budget import Price, load_prices, price_of
 from candist_core.config import Location, RunConfig
 from candist_core.edges.labelled_source import read_audit, read_labelled
 from candist_core.edges.replay_teacher import replay_model
-from candist_core.edges.store import read_uri
+from candist_core.edges.store import Store, open_store, read_uri
 from candist_core.errors import ConfigError, TeacherError
+from candist_core.parquet import decode_table
 from candist_core.ports import Request
 from candist_core.prompt import Prompt, Turn, compile_prompt, render_turns
 from candist_core.questions import Questions
@@ -18,8 +19,8 @@ from candist_core.shorten import shorten
 from candist_core.shots import NearestShots, Shot, shared_shots, shots_fingerprint
 from candist_core.spec import fingerprint
 from candist_core.stages.reask import doubtful_ids
-from candist_core.tables import TableRef
-from candist_core.teacher_config import BudgetConfig, ShotChoice, TeacherConfig, TeacherKind, TeacherMode
+from candist_core.tables import DROPPED, REJECTS, TableRef
+from candist_core.teacher_config import BudgetConfig, Combine, ShotChoice, TeacherConfig, TeacherKind, TeacherMode
 from candist_core.version import __version__
 
 
@@ -45,12 +46,17 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a run's shards are annotated. `pool` holds the labelled texts from which each text gets its nearest."""
+    """How a run's shards are annotated.
+
+    `pool` holds the labelled texts from which each text gets its nearest. `dropped` are rows that a person left out of
+    runs of this name: doc_id, and the check and value for which.
+    """
 
     config: RunConfig
     roles: tuple[Role, ...]
     pool: tuple[Shot, ...] = ()
     again: "Again | None" = None
+    dropped: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def key(self, texts: TableRef) -> str:
         """The key of one shard's annotations: its content, all that is asked about it, the checks, this code."""
@@ -59,10 +65,37 @@ class Plan:
             for role in self.roles
         ]
         shots = shots_fingerprint(self.pool, self.config.shots) if self.pool else None
-        checks = self.config.checks.model_dump(mode="json")
+        checks = self.config.checks.of_shards()
         spec = self.config.task.fingerprint
         again = [] if self.again is None else [self.again.key(texts)]
-        return fingerprint([texts.sha256, asked, self.config.combine, shots, spec, checks, __version__, *again])
+        parts = [texts.sha256, asked, self.config.combine, shots, spec, checks, __version__, *again]
+        left_out = self.left_out(open_store(self.config.store), texts)
+        return fingerprint([*parts, left_out["doc_id"].to_list()] if left_out.height else parts)
+
+    def texts(self, store: Store, texts: TableRef) -> pl.DataFrame:
+        """The texts of a shard that are asked about, under texts/1: all but those left out."""
+        frame = store.read_table(texts)
+        return frame.filter(~pl.col("doc_id").is_in(list(self.dropped))) if self.dropped else frame
+
+    def left_out(self, store: Store, texts: TableRef) -> pl.DataFrame:
+        """The rows of a shard that are left out, as rejects."""
+        rows = []
+        # Reading a shard for its ids is only worth it where some are left out.
+        for doc_id in store.read_table(texts, columns=["doc_id"])["doc_id"] if self.dropped else ():
+            if doc_id in self.dropped:
+                check, value = self.dropped[doc_id]
+                rows.append((doc_id, "check", check, f"dropped by hand: {value}"))
+        return pl.DataFrame(rows, schema=REJECTS.columns, orient="row")
+
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """What may stand in the column `teacher`: a cascade may end with any of its teachers."""
+        names = [role.name for role in self.roles]
+        if len(names) == 1:
+            return tuple(names)
+        combine = self.config.combine
+        ends = range(1, len(names) + 1) if combine is Combine.CASCADE else [len(names)]
+        return tuple(dict.fromkeys(combined_name(combine, names[:end]) for end in ends))
 
     def turns(self, role: Role, texts: pl.DataFrame) -> Mapping[str, tuple[Turn, ...]]:
         """The examples of each text's own, by doc_id; of a whole shard at once, or they may change a little."""
@@ -114,7 +147,7 @@ def plan_annotation(config: RunConfig) -> Plan:
     shared = shared_shots(shots, config.shots, config.seed)
     pool = shots if config.shots.choice is ShotChoice.NEAREST else ()
     roles = tuple(_role(config, teacher, shared, pool) for teacher in config.teachers)
-    return Plan(config, roles, _cut(pool, config.teacher), _plan_again(config, shots))
+    return Plan(config, roles, _cut(pool, config.teacher), _plan_again(config, shots), _dropped(config))
 
 
 def _plan_again(config: RunConfig, shots: Sequence[Shot]) -> Again | None:
@@ -134,7 +167,30 @@ def _plan_again(config: RunConfig, shots: Sequence[Shot]) -> Again | None:
     second = config.model_copy(update={"shots": nearest})
     roles = tuple(_role(second, teacher, (), pool) for teacher in config.teachers)
     settled = frozenset(text for text, verdict in verdicts.items() if not verdict.is_random)
-    return Again(Plan(second, roles, _cut(pool, config.teacher)), settled)
+    return Again(Plan(second, roles, _cut(pool, config.teacher), dropped=_dropped(config)), settled)
+
+
+def dropped_folder(config: RunConfig) -> str:
+    """Where the rows that a person left out of runs of this name stand."""
+    return f"dropped/{config.name}"
+
+
+def _dropped(config: RunConfig) -> dict[str, tuple[str, str]]:
+    store, found = open_store(config.store), {}
+    for path in store.list_paths(dropped_folder(config)):
+        for doc_id, check, value in decode_table(store.read_bytes(path), DROPPED.name).iter_rows():
+            found[doc_id] = (check, value)
+    return found
+
+
+def combined_name(combine: Combine, teachers: Iterable[str]) -> str:
+    """The name under which several teachers' answers stand as one.
+
+    Example:
+        >>> combined_name(Combine.UNION, ["openai:a", "openai:b", "openai:a"])
+        'union:openai:a+openai:b'
+    """
+    return f"{combine}:{'+'.join(dict.fromkeys(teachers))}"
 
 
 def replies_of(config: RunConfig, teacher: TeacherConfig) -> Location:

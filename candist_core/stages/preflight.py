@@ -5,10 +5,12 @@ import os
 from candist_core.columns import Columns
 from candist_core.config import RunConfig
 from candist_core.edges.openai_teacher import check_endpoint, usable_key
+from candist_core.edges.own_expectations import check_own_settings
 from candist_core.edges.redis_limit import open_redis_limit
 from candist_core.edges.source import find_files, read_batches
 from candist_core.edges.store import Store
 from candist_core.errors import SourceError, StoreError
+from candist_core.stages.check import expected_balance
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.publish import open_publish_store
 from candist_core.teacher_config import TeacherKind
@@ -17,7 +19,7 @@ _PEEK_ROWS = 100
 
 
 def preflight(config: RunConfig) -> None:
-    """Look at corpus, recorded replies, keys, limits, prices and the place to publish, without changing any.
+    """Look at corpus, recorded replies, keys, limits, prices, checks and the place to publish, without changing any.
 
     A key in a Prefect Secret block is looked for when the run has begun.
 
@@ -26,6 +28,11 @@ def preflight(config: RunConfig) -> None:
     """
     _peek(config)
     plan_annotation(config)
+    if config.checks.expectations:
+        # Only for these: importing Great Expectations takes seconds.
+        check_own_settings(config)
+    # A reference that is not there would be missed only when all is paid for.
+    expected_balance(config, of_teacher=True)
     for teacher in config.teachers:
         if teacher.kind is TeacherKind.OPENAI:
             check_endpoint(teacher)

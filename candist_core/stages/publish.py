@@ -6,11 +6,15 @@ from pathlib import Path
 import polars as pl
 
 from candist_core.config import ACCESS, Location, PublishConfig, RunConfig
+from candist_core.edges.data_docs import render_checks
 from candist_core.edges.store import Store, open_store
 from candist_core.errors import ConfigError, StoreError
 from candist_core.publish import Published, publish
 from candist_core.reports import RunReports
 from candist_core.version import __version__
+
+DATA_DOCS = "validation/index.html"
+"""Where the Data Docs of a version's checks stand in its folder."""
 
 
 def open_publish_store(config: RunConfig | PublishConfig) -> Store:
@@ -33,6 +37,7 @@ def publish_version(config: RunConfig, reports: RunReports, run_id: str = "") ->
         created_at=datetime.now(UTC),
         code_version=__version__,
         page=Page(config.task),
+        pages={DATA_DOCS: render_checks(reports.annotated, reports.checks)},
     )
 
 

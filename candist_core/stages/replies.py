@@ -45,7 +45,7 @@ def _lines(config: RunConfig) -> Iterator[str]:
     role = plan.roles[0]
     log = open_reply_log(plan, role, store, "export")
     for shard in ingested.texts:
-        asked = [request for _, own in plan.requests(role, store.read_table(shard)) for request in own]
+        asked = [request for _, own in plan.requests(role, plan.texts(store, shard)) for request in own]
         kept = log.lookup(request.key for request in asked)
         for request in asked:
             if (reply := kept.get(request.key)) is not None:

@@ -116,8 +116,7 @@ def reports_of_run(config: RunConfig) -> RunReports:
     if len(predicted) < n:
         raise _unfinished(config, f"{len(predicted)} of {n} shards labelled")
     quality = assess_quality(config, ingested.texts, annotated, student, predicted)
-    checks = [check for report in annotated for check in report.checks]
-    checks += [*check_annotations(config, annotated), *check_labels(config, predicted)]
+    checks = [*check_annotations(config, annotated), *check_labels(config, annotated, predicted)]
     checks += as_checks(quality.findings, config.checks.on_fail)
     return RunReports(
         ingested=ingested,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from candist_core.config import OnFail
+from candist_core.checks_config import OnFail
 from candist_core.findings import as_checks, find_failures
 from candist_core.quality import QualityCounts
 from candist_core.reports import EpochReport

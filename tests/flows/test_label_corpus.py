@@ -22,7 +22,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
 )
 
-from candist_core.config import Location, OnFail, RunConfig
+from candist_core.checks_config import OnFail
+from candist_core.config import Location, RunConfig
 from candist_core.edges.store import open_store
 from candist_core.errors import BudgetError, GateError, TeacherError
 from candist_core.stages.annotate import annotate_shard

@@ -190,7 +190,7 @@ def published(tmp_path_factory, tiny_bert):
     predicted = [predict_shard(config, *pair, student) for pair in zip(corpus.texts, reports, strict=True)]
     metrics = evaluate_labels(config, corpus, reports, predicted, student)
     quality = assess_quality(config, corpus.texts, reports, student, predicted)
-    checks = (*check_annotations(config, reports), *check_labels(config, predicted))
+    checks = (*check_annotations(config, reports), *check_labels(config, reports, predicted))
     runs = RunReports(
         ingested=corpus,
         annotated=reports,
