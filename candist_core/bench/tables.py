@@ -54,8 +54,14 @@ class Spread:
 
 
 def spread_of(values: Sequence[float]) -> Spread:
-    """Mean and range."""
-    return Spread(mean_of(values), float(min(values)), float(max(values)))
+    """Mean and range; rounding may bring the mean of equal figures outside them, which is undone.
+
+    Example:
+        >>> spread_of([0.1, 0.1, 0.1])
+        Spread(mean=0.1, low=0.1, high=0.1)
+    """
+    low, high = float(min(values)), float(max(values))
+    return Spread(min(max(mean_of(values), low), high), low, high)
 
 
 @dataclass(frozen=True, slots=True)
