@@ -178,8 +178,8 @@ class ChecksConfig(Settings):
     max_identical_rate: float = Field(0.98, ge=0, le=1, description="Share of the most frequent set, at most.")
     balance: Reference = Field(
         Reference.AUTO,
-        description="What the balance of labels is compared with; auto: the prior, else the audit, else the previous "
-        "published version, as far as there is one.",
+        description="What the balance of labels is compared with; auto: the prior, else the previous published "
+        "version, as far as there is one; an audit by name only.",
     )
     prior: tuple[LabelShare, ...] = Field(
         (), description="Expected share of each label; labels left out share the rest."

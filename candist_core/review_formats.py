@@ -16,7 +16,7 @@ Source, read on 2026-11-21:
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -169,15 +169,25 @@ def read_answers(data: bytes, name: str) -> list[Answer]:
     """
     thing, ending = f"answers {name}", name.rpartition(".")[2].casefold()
     if ending in ("csv", "tsv"):
-        found = [_from_row(row) for row in _csv_rows(data, thing)]
+        found = [_from_row(row) for row in _said_by_people(_csv_rows(data, thing), thing)]
     elif ending == "jsonl":
-        latest = {answer.doc_id or answer.text: answer for answer in map(_from_row, _json_lines(data, thing))}
+        lines = _said_by_people(_json_lines(data, thing), thing)
+        latest = {answer.doc_id or answer.text: answer for answer in map(_from_row, lines)}
         found = list(latest.values())
     elif ending == "json":
         found = [answer for item in _json_items(data, thing) for answer in _from_item(item)]
     else:
         raise ReviewError(thing, f"the ending {ending!r}", "csv, tsv, json or jsonl", "name it by what it holds")
     return [answer for answer in found if answer.label is not None and (answer.doc_id or answer.text)]
+
+
+def _said_by_people(rows: Iterable[Any], thing: str) -> Iterator[Any]:
+    """The same rows, but no file of final labels: taken as answers they would praise themselves."""
+    for row in rows:
+        if isinstance(row, dict) and "needs_review" in row:
+            step = "write one for people to fill in with `candist review export`"
+            raise ReviewError(thing, "labels that candist gave (`candist labels`)", "answers of people", step)
+        yield row
 
 
 def _csv_rows(data: bytes, thing: str) -> list[dict[str, Any]]:

@@ -85,8 +85,8 @@ DROPPED = Contract("dropped/1", {"doc_id": _STR, "check": _STR, "value": _STR}, 
 """Rows that a person has decided to leave out."""
 BELIEFS = Contract("beliefs/1", {"doc_id": _STR, "belief": pl.List(_F32)}, key="doc_id")
 """What a student that never saw a text's answer believes about it: a probability for each label of the task."""
-REVIEWED = Contract("reviewed/1", {"doc_id": _STR, "label": _STR}, key="doc_id")
-"""Labels that a person gave."""
+REVIEWED = Contract("reviewed/1", {"doc_id": _STR, "label": _STR, "is_random": pl.Boolean()}, key="doc_id")
+"""Labels that a person gave; only texts drawn at random measure."""
 LABELS = Contract(
     "labels/1",
     {

@@ -173,7 +173,7 @@ def _actions(
             Action(
                 _review_words(tally.n_review),
                 _where_doubt_lies(tally),
-                f"candist labels {reference(manifest)} --review --out review.csv",
+                f"candist review export {reference(manifest)} --budget {tally.n_review} --out review.csv",
                 "doubtful",
             )
         )

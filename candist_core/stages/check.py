@@ -53,14 +53,14 @@ def expected_balance(config: RunConfig, of_teacher: bool) -> Expected | None:
     if wanted in (Reference.AUTO, Reference.PRIOR) and config.checks.prior:
         stated = {entry.label: entry.share for entry in config.checks.prior}
         return Expected("the stated prior", spread_rest(stated, names))
-    if wanted in (Reference.AUTO, Reference.AUDIT):
+    # By name only: it shows a biased teacher, whose very confidences it is to calibrate.
+    if wanted is Reference.AUDIT:
         verdicts = read_audit(config.audit, config.source, names).values()
         # Texts chosen for doubt say nothing of the balance of all.
         audit = Counter(verdict.label for verdict in verdicts if verdict.is_random)
-        if audit:
-            return expected_of_counts(f"the audit of {audit.total():,} texts", audit)
-        if wanted is Reference.AUDIT:
+        if not audit:
             raise ConfigError("checks.balance audit", "no audit", "labelled texts", "name them under audit.uri")
+        return expected_of_counts(f"the audit of {audit.total():,} texts", audit)
     if wanted in (Reference.AUTO, Reference.PREVIOUS):
         return _previous(config, of_teacher)
     return None

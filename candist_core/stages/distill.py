@@ -140,16 +140,16 @@ def read_lesson(
     if audit and verdicts.is_empty():
         thing, step = f"audit.uri {config.audit.uri}", "label texts as they stand in the corpus"
         raise ConfigError(thing, "none of its texts in the corpus", "some of them", step)
-    names, labels = config.task.label_names, verdicts.select("doc_id", "label")
+    names = config.task.label_names
     place = {name: j for j, name in enumerate(names)}
     # Texts chosen because they are doubtful are wrong more often than the rest: they must not calibrate it.
     random = verdicts.filter("is_random").drop("is_random")
     known = rows.with_row_index("row").join(random, on="doc_id", maintain_order="left")
     audited = Audited(known["row"].to_numpy().astype(np.int64), np.array([place[name] for name in known["label"]], int))
-    if labels.height and len(audited.rows) < MIN_AUDIT:
+    if verdicts.height and len(audited.rows) < MIN_AUDIT:
         logger.warning("%d texts audited at random calibrate nothing, %d would", len(audited.rows), MIN_AUDIT)
     return Lesson(
-        rows, candidate_mask(rows["candidates"], names), rank_table(rows["candidates"], names), audited, labels
+        rows, candidate_mask(rows["candidates"], names), rank_table(rows["candidates"], names), audited, verdicts
     )
 
 
@@ -157,7 +157,7 @@ def _verdicts_of(shown: pl.DataFrame, audit: Mapping[str, Verdict]) -> pl.DataFr
     """doc_id, label and is_random of the texts of a shard that a person has labelled."""
     given = [(doc_id, audit.get(text.strip())) for doc_id, text in shown.select("doc_id", "text").iter_rows()]
     rows = [(doc_id, verdict.label, verdict.is_random) for doc_id, verdict in given if verdict is not None]
-    return pl.DataFrame(rows, schema=REVIEWED.columns | {"is_random": pl.Boolean()}, orient="row")
+    return pl.DataFrame(rows, schema=REVIEWED.columns, orient="row")
 
 
 def fetch_student(config: RunConfig, scratch: Path) -> str:

@@ -61,7 +61,7 @@ def assess_quality(
 ) -> QualityReport:
     """Tell the quality of sets and beliefs without gold, over distinct texts, with findings."""
     store, counts = open_store(config.store), QualityCounts(config.task)
-    reviewed = dict(store.read_table(student.reviewed).iter_rows())
+    reviewed = dict(_drawn_at_random(store, student).iter_rows())
     for shard, answers, finals in zip(texts, annotated, predicted, strict=True):
         annotations = store.read_table(answers.annotations, columns=["doc_id", "candidates", "scores"])
         labels = store.read_table(finals.labels, columns=["label"])
@@ -112,7 +112,7 @@ def _evaluate_audit(
     student: DistillReport,
 ) -> GoldReport | None:
     """Measure the texts of an audit as if nobody had labelled them; those without a belief are left out."""
-    reviewed = store.read_table(student.reviewed).rename({"label": "gold"})
+    reviewed = _drawn_at_random(store, student).rename({"label": "gold"})
     if reviewed.is_empty():
         return None
     counts = EvaluationCounts(config.task)
@@ -124,3 +124,8 @@ def _evaluate_audit(
             labels = final_labels(annotations.drop("belief"), P, config.task, student.label_model)
             counts.add(labels, annotations.drop("belief"), reviewed.join(known, on="doc_id", how="semi"))
     return counts.report().gold
+
+
+def _drawn_at_random(store: Store, student: DistillReport) -> pl.DataFrame:
+    """doc_id and label of the reviewed texts that measure; those chosen for doubt are wrong more often."""
+    return store.read_table(student.reviewed).filter("is_random").drop("is_random")

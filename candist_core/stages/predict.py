@@ -50,7 +50,7 @@ def predict_shard(
     part = Path(texts.uri).stem
     belief = _belief(config, student, rows, part, on_progress)
     on_progress(Progress("predict", part, rows.height, rows.height))
-    reviewed = dict(store.read_table(student.reviewed).iter_rows())
+    reviewed = dict(store.read_table(student.reviewed, columns=["doc_id", "label"]).iter_rows())
     labels = final_labels(annotations, belief, config.task, student.label_model, reviewed)
     report = PredictReport(
         labels=store.write_table(f"labels/{key}.parquet", labels, LABELS),

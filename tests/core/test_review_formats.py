@@ -142,3 +142,12 @@ def test_what_is_no_file_of_answers_is_told_in_one_sentence(data, name, said):
 )
 def test_odd_items_hold_no_answer_and_break_nothing(item):
     assert read_answers(as_json([item]), "a.json") == []
+
+
+def test_a_file_of_final_labels_is_no_file_of_answers():
+    for data, name in (
+        (b"doc_id,label,needs_review\na,spam,true\n", "review.csv"),
+        (b'{"doc_id": "a", "label": "spam", "needs_review": true}\n', "review.jsonl"),
+    ):
+        with pytest.raises(ReviewError, match="candist review export"):
+            read_answers(data, name)

@@ -26,7 +26,8 @@ def test_measured_labels_without_a_finding_may_be_used_and_the_figures_are_told(
     )
     assert [action.what for action in verdict.actions] == ["Review 2 texts"]
     assert verdict.actions[0].why == "Why: low confidence (2). outage holds 2 of them."
-    assert verdict.actions[0].command == "candist labels published/mails@0123456789abcdef --review --out review.csv"
+    command = "candist review export published/mails@0123456789abcdef --budget 2 --out review.csv"
+    assert verdict.actions[0].command == command
 
 
 def test_labels_that_nobody_measured_may_be_used_with_care_and_an_audit_is_proposed():
@@ -34,7 +35,7 @@ def test_labels_that_nobody_measured_may_be_used_with_care_and_an_audit_is_propo
     assert verdict.level == "care"
     assert "by candist's own estimate 90.0 % of them are right" in verdict.because[0]
     assert "nothing here is measured" in verdict.because[1]
-    assert [action.command.split()[1] for action in verdict.actions] == ["labels", "audit"]
+    assert [action.command.split()[1] for action in verdict.actions] == ["review", "audit"]
 
 
 @pytest.mark.parametrize(

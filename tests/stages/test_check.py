@@ -39,14 +39,14 @@ def test_without_any_reference_there_is_nothing_to_compare_with(configured):
     assert expected_balance(configured(balance="previous"), of_teacher=False) is None
 
 
-def test_a_stated_prior_comes_before_the_audit_and_that_before_the_previous_version(configured):
+def test_a_stated_prior_comes_before_the_previous_version_and_an_audit_is_asked_for_by_name(configured):
     configured.publish()
     prior = [{"label": "spam", "share": 0.1}]
     stated = expected_balance(configured(prior=prior, audit=configured.audit), of_teacher=False)
     assert (stated.source, stated.n, stated.shares) == ("the stated prior", None, {"spam": 0.1, "ham": 0.9})
-    audited = expected_balance(configured(audit=configured.audit), of_teacher=False)
+    audited = expected_balance(configured(audit=configured.audit, balance="audit"), of_teacher=False)
     assert (audited.source, audited.n, audited.shares) == ("the audit of 4 texts", 4, {"spam": 0.25, "ham": 0.75})
-    previous = expected_balance(configured(), of_teacher=False)
+    previous = expected_balance(configured(audit=configured.audit), of_teacher=False)
     assert (previous.source, previous.n, previous.shares) == ("version 1", 5, {"spam": 0.6, "ham": 0.4})
     chosen = expected_balance(configured(prior=prior, audit=configured.audit, balance="previous"), of_teacher=False)
     assert chosen == previous

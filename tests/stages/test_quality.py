@@ -16,7 +16,6 @@ from candist_core import (
 )
 from candist_core.edges.store import open_store
 from tests.flows.corpora import demo_config, demo_labels, demo_replies, demo_rows, write_jsonl
-from tests.stages.test_audit import audit_file
 
 NAMES = [label["name"] for label in demo_labels()]
 
@@ -91,11 +90,13 @@ def test_a_teacher_that_adds_a_label_by_chance_is_seen(tmp_path):
 @pytest.mark.slow
 def test_an_audit_measures_the_labels_that_its_texts_would_have_without_it(tmp_path):
     rows = demo_rows(120)
-    said = audit_file(tmp_path, [(row["text"], row["gold"]) for row in rows[:60]])
+    said = [(row["text"], row["gold"], "random" if i < 60 else "doubtful") for i, row in enumerate(rows[:80])]
+    pl.DataFrame(said, schema=["text", "label", "why"], orient="row").write_csv(tmp_path / "audit.csv")
     # A sixth of the texts are taken for something else by the teacher.
     quality, metrics = assessed(
-        tmp_path, 120, lambda i, names: ["roaming"] if i % 6 == 0 else names, audit={"uri": said}
+        tmp_path, 120, lambda i, names: ["roaming"] if i % 6 == 0 else names, audit={"uri": f"{tmp_path}/audit.csv"}
     )
+    # Texts chosen for doubt measure nothing.
     right = [i % 6 != 0 or row["gold"] == "roaming" for i, row in enumerate(rows[:60])]
     assert quality.is_audited
     assert quality.coverage.n == metrics.audit.final_accuracy.n == 60
