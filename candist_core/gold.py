@@ -20,6 +20,47 @@ _First = TypeVar("_First", int, str)
 CELLS, BINS, MAX_POINTS, MAX_CONFUSIONS = 1_000, 10, 100, 10_000
 
 
+class ConfidenceCounts:
+    """Confidences and whether the labels were right, added up in a thousand cells of equal width on (0, 1].
+
+    Example:
+        >>> counts = ConfidenceCounts()
+        >>> counts.add(np.array([0.95, 0.91, 0.2]), np.array([True, False, True]))
+        >>> [(one.n, one.accuracy.value) for one in counts.bins()]
+        [(1, 1.0), (2, 0.5)]
+    """
+
+    def __init__(self) -> None:
+        self.n, self.right, self._sum = np.zeros(CELLS), np.zeros(CELLS), np.zeros(CELLS)
+
+    def add(self, confidence: NDArray[np.floating], is_right: NDArray[np.bool_]) -> None:
+        """Count labels: confidence (n,), is_right (n,)."""
+        sure = np.asarray(confidence, dtype=np.float64)
+        # Rounded, because a float32 of 0.6 lies above 0.6.
+        cell = np.clip(np.ceil(np.round(sure * CELLS, 3)).astype(np.int64) - 1, 0, CELLS - 1)
+        self.n += np.bincount(cell, minlength=CELLS)
+        self.right += np.bincount(cell, is_right, minlength=CELLS)
+        self._sum += np.bincount(cell, sure, minlength=CELLS)
+
+    def bins(self) -> tuple[ReliabilityBin, ...]:
+        """Ten bins of equal width, the empty ones left out.
+
+        Source:
+            Guo et al., On Calibration of Modern Neural Networks, ICML 2017, figure 1.
+        """
+        n, right, total = (counts.reshape(BINS, -1).sum(axis=1) for counts in (self.n, self.right, self._sum))
+        return tuple(
+            ReliabilityBin(
+                low=float(b / BINS),
+                high=float((b + 1) / BINS),
+                n=int(n[b]),
+                confidence=float(total[b] / n[b]),
+                accuracy=wilson(int(right[b]), int(n[b])),
+            )
+            for b in np.flatnonzero(n)
+        )
+
+
 class GoldCounts:
     """Rows with gold, added up."""
 
@@ -28,7 +69,7 @@ class GoldCounts:
         # By size of the set and gold: rows, of these covered, and with the right first label.
         self._asked, self._covered, self._taught = (Counter[tuple[int, str]]() for _ in range(3))
         self._cells, self._n_kept, self._n_kept_right = Counter[tuple[str, str]](), 0, 0
-        self._n, self._right, self._sure = np.zeros(CELLS), np.zeros(CELLS), np.zeros(CELLS)
+        self._sure = ConfidenceCounts()
 
     def add(self, labels: pl.DataFrame, annotations: pl.DataFrame, gold: pl.DataFrame) -> None:
         """Count the rows of a shard whose gold is given.
@@ -53,11 +94,7 @@ class GoldCounts:
             self._cells[name, label] += n
         kept = labelled.filter(~pl.col("needs_review"))["right"]
         self._n_kept, self._n_kept_right = self._n_kept + len(kept), self._n_kept_right + int(kept.sum())
-        sure = labelled["confidence"].cast(pl.Float64).to_numpy()
-        cell = np.clip(np.ceil(sure * CELLS).astype(np.int64) - 1, 0, CELLS - 1)
-        self._n += np.bincount(cell, minlength=CELLS)
-        self._right += np.bincount(cell, labelled["right"].to_numpy(), minlength=CELLS)
-        self._sure += np.bincount(cell, sure, minlength=CELLS)
+        self._sure.add(labelled["confidence"].to_numpy(), labelled["right"].to_numpy())
 
     def report(self) -> GoldReport | None:
         """What the rows add up to; None without a labelled row.
@@ -103,7 +140,7 @@ class GoldCounts:
         by_size, covered_by_size = _by_first(self._asked), _by_first(self._covered)
         right = Counter({name: self._cells[name, name] for name in self.names})
         cells = sorted(self._cells.items(), key=lambda cell: (-cell[1], cell[0]))[:MAX_CONFUSIONS]
-        bins = tuple(self._bins())
+        bins = self._sure.bins()
         gap = sum(each.n * abs(each.confidence - each.accuracy.value) for each in bins)
         return GoldDetails(
             coverage_by_size={size: wilson(covered_by_size[size], n) for size, n in sorted(by_size.items())},
@@ -114,7 +151,7 @@ class GoldCounts:
             confusion=tuple(ConfusionCell(gold=gold, label=label, n=n) for (gold, label), n in cells),
             risk_coverage=tuple(self._risks()),
             reliability=bins,
-            calibration_error=float(gap / self._n.sum()),
+            calibration_error=float(gap / self._sure.n.sum()),
         )
 
     def _shares(self, part: Counter[str], whole: Counter[str]) -> tuple[NamedShare, ...]:
@@ -122,9 +159,10 @@ class GoldCounts:
 
     def _risks(self) -> Iterable[RiskPoint]:
         """At most a hundred points, about evenly spread over the share that is kept."""
-        kept, wrong = _from_the_top(self._n), _from_the_top(self._n - self._right)
-        total, shown = self._n.sum(), 0.0
-        for cell in np.flatnonzero(self._n)[::-1]:
+        n = self._sure.n
+        kept, wrong = _from_the_top(n), _from_the_top(n - self._sure.right)
+        total, shown = n.sum(), 0.0
+        for cell in np.flatnonzero(n)[::-1]:
             if kept[cell] >= shown + total / MAX_POINTS or kept[cell] == total:
                 shown = kept[cell]
                 yield RiskPoint(
@@ -132,17 +170,6 @@ class GoldCounts:
                     kept=float(kept[cell] / total),
                     risk=float(wrong[cell] / kept[cell]),
                 )
-
-    def _bins(self) -> Iterable[ReliabilityBin]:
-        n, right, sure = (counts.reshape(BINS, -1).sum(axis=1) for counts in (self._n, self._right, self._sure))
-        for b in np.flatnonzero(n):
-            yield ReliabilityBin(
-                low=float(b / BINS),
-                high=float((b + 1) / BINS),
-                n=int(n[b]),
-                confidence=float(sure[b] / n[b]),
-                accuracy=wilson(int(right[b]), int(n[b])),
-            )
 
 
 def _by_first(counts: Counter[tuple[_First, str]]) -> Counter[_First]:

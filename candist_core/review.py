@@ -16,12 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from zlib import crc32
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from candist_core.gold import ConfidenceCounts
 from candist_core.metrics import wilson
-from candist_core.reports import Interval, Report
+from candist_core.reports import Interval, ReliabilityBin, Report
 
 RANDOM_SHARE = 0.3
 """Of a budget of 100 that is 30: as many as calibration needs (`candist_core.label_model.MIN_AUDIT`)."""
@@ -33,7 +32,6 @@ one, come above 0.24."""
 _SHINGLE_CHARS, _SHINGLED_CHARS, _BITS = 5, 1_000, 1 << 13
 # Texts of one label that are looked at for each of the budget; the rest are less in doubt than all of these.
 _DEPTH = 4
-_N_BINS = 10
 
 
 class Why(StrEnum):
@@ -41,15 +39,6 @@ class Why(StrEnum):
 
     RANDOM = "random"
     DOUBTFUL = "doubtful"
-
-
-class ReliabilityBin(Report):
-    """Labels whose confidence lies in (low, high]: how sure they were, how often they were right."""
-
-    low: float
-    high: float
-    confidence: float
-    accuracy: Interval
 
 
 class ReviewEstimate(Report):
@@ -167,30 +156,9 @@ def estimate_version(answered: pl.DataFrame) -> ReviewEstimate | None:
         covered=answer.is_in(pl.col("candidates")).sum(),
     ).row(0)
     final, teacher, covered = (wilson(count, rows.height) for count in counts)
-    bins = reliability_bins(rows["confidence"].to_numpy(), (rows["label"] == rows["answer"]).to_numpy())
-    return ReviewEstimate(final_accuracy=final, teacher_accuracy=teacher, coverage=covered, reliability=bins)
-
-
-def reliability_bins(confidence: NDArray[np.floating], is_right: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
-    """Confidence (n,) against how often labels were right (n,), in ten bins of equal width on (0, 1]; empty ones out.
-
-    Source:
-        Guo et al., On Calibration of Modern Neural Networks, ICML 2017, figure 1.
-
-    Example:
-        >>> [one.accuracy.value for one in reliability_bins(np.array([0.95, 0.91, 0.2]), np.array([1, 0, 1], bool))]
-        [1.0, 0.5]
-    """
-    places = np.clip(np.ceil(np.round(confidence * _N_BINS, 6)).astype(int) - 1, 0, _N_BINS - 1)
-    return tuple(
-        ReliabilityBin(
-            low=i / _N_BINS,
-            high=(i + 1) / _N_BINS,
-            confidence=float(np.mean(confidence[places == i], dtype=np.float64)),
-            accuracy=wilson(int(is_right[places == i].sum()), int((places == i).sum())),
-        )
-        for i in np.unique(places).tolist()
-    )
+    sure = ConfidenceCounts()
+    sure.add(rows["confidence"].to_numpy(), (rows["label"] == rows["answer"]).to_numpy())
+    return ReviewEstimate(final_accuracy=final, teacher_accuracy=teacher, coverage=covered, reliability=sure.bins())
 
 
 def settle(votes: Iterable[str]) -> str | None:

@@ -19,6 +19,7 @@ from flows.launch import launch, say_interrupted, settled
 from flows.options import ConfigPath, Endpoint, Profile, Quiet, Reask, Region, Sets, VersionArg, Yes, located
 from flows.quarantine_cli import app as quarantine_app
 from flows.review_cli import compare, review_app
+from flows.screen import printable
 from flows.versions_cli import app as versions_app
 
 app = typer.Typer(
@@ -261,8 +262,7 @@ def main() -> None:
         app()
     except CandistError as error:
         # It may name a column of the corpus, and control characters of a corpus must not reach the terminal.
-        said = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(error))
-        _err.print(f"candist: {said}", style="red", highlight=False, markup=False, soft_wrap=True)
+        _err.print(f"candist: {printable(str(error))}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(exit_code(error))
     except KeyboardInterrupt as error:
         say_interrupted(_err)

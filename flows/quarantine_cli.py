@@ -12,6 +12,7 @@ from rich.text import Text
 
 from candist_core.config import RunConfig, load_config
 from flows.consent import confirm_sum
+from flows.screen import printable
 
 app = typer.Typer(no_args_is_help=True, help="Rows that checks found at fault: list them, ask anew, or leave them out.")
 _out = Console()
@@ -99,8 +100,7 @@ def _table(frame: pl.DataFrame, n: int) -> Table:
         table.add_column(name, overflow="fold")
     for row in frame.head(n).iter_rows():
         # Text objects take no markup, and control characters of a reply must not reach the terminal.
-        cells = ("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cell) for cell in row)
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     return table
 
 

@@ -1,6 +1,16 @@
 """Text of a corpus made safe and readable on a terminal."""
 
 
+def printable(text: str) -> str:
+    r"""One line with a mark in place of every control character: those of a corpus must not reach the terminal.
+
+    Example:
+        >>> printable("a\x1b[31mred")
+        'a�[31mred'
+    """
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def visible(text: str) -> str:
     r"""The text with every character that could steer a terminal, or hide, written out; lines stay lines.
 

@@ -17,6 +17,7 @@ from candist_core.reports import Finding, GoldReport, QualityReport
 from candist_core.stages.estimate import RunEstimate
 from candist_core.stages.status import RunStatus
 from candist_core.window import START
+from flows.screen import printable
 
 Rows = list[tuple[str, str]]
 _WIDE = 120
@@ -182,11 +183,6 @@ def print_rows(console: Console, title: str, rows: Sequence[tuple[str, str]]) ->
     for key, value in rows:
         table.add_row(key, Text(printable(value)))
     console.print(table)
-
-
-def printable(text: str) -> str:
-    """Text without control characters: those of a corpus must not reach the terminal."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _share(part: int, whole: int) -> str:

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from candist_core.stages.gc import Leftover
 from candist_core.stages.versions import Entry, Version
-from flows.summary import Rows, manifest_rows, print_rows, printable
+from flows.screen import printable
+from flows.summary import Rows, manifest_rows, print_rows
 
 
 def print_entries(console: Console, entries: Sequence[Entry]) -> None:

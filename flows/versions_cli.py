@@ -9,6 +9,7 @@ from rich.console import Console
 from candist_core.config import load_config
 from candist_core.errors import ConfigError, StoreError
 from flows.options import Endpoint, Profile, Region, Sets, VersionArg, located
+from flows.screen import printable
 
 app = typer.Typer()
 _out = Console()
@@ -123,11 +124,11 @@ def verify(
     from candist_core.stages.versions import damage, find_version, verify_version
 
     found = find_version(located(target, endpoint_url, region, profile))
-    findings = verify_version(found)
-    for one in findings:
+    faults = verify_version(found)
+    for one in faults:
         _say(f"{one.path}: found {one.found}, wanted {one.wanted}")
-    if findings:
-        raise damage(found, findings)
+    if faults:
+        raise damage(found, faults)
     files = found.manifest.files
     size = sum(file.size_bytes for file in files)
     _say(f"version {found.manifest.number}: {len(files)} files, {size:,} bytes, all as published")
@@ -170,5 +171,4 @@ def _verify_run(config: Path, sets: list[str] | None) -> None:
 
 def _say(line: str) -> None:
     # It may name what a stranger's manifest names.
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
-    _out.print(shown, highlight=False, markup=False, soft_wrap=True)
+    _out.print(printable(line), highlight=False, markup=False, soft_wrap=True)

@@ -56,7 +56,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Fault:
     """One object that is not what its manifest says, in words."""
 
     path: str
@@ -140,9 +140,9 @@ def scan_version(version: Version, *, split: str | None = None, verify: bool = F
             )  # fmt: skip
     if not files:
         raise ContractError(manifest.contract, f"no data in number {manifest.number}", "a file with rows")
-    findings = _hashed(version, files) if verify else _sized(version, files)
-    if findings:
-        raise damage(version, findings)
+    faults = _hashed(version, files) if verify else _sized(version, files)
+    if faults:
+        raise damage(version, faults)
     contract = read_metadata(version.store, _path(version, files[0])).get("contract", "no contract")
     if contract != PUBLISHED.name:
         raise ContractError(contract, "a contract that this version does not know in its data", PUBLISHED.name)
@@ -183,22 +183,22 @@ def list_entries(place: Location) -> list[Entry]:
     return entries
 
 
-def verify_version(version: Version) -> list[Finding]:
+def verify_version(version: Version) -> list[Fault]:
     """Hash every object of a version and say what is not as it was published; an empty list: all is."""
     manifest = version.manifest
     named = {file.path for file in manifest.files}
     prefix = f"{manifest.folder}/"
     stored = (path.removeprefix(prefix) for path in version.store.list_paths(manifest.folder))
-    extra = [Finding(path, "an object that no manifest names", "none") for path in stored if path not in named]
+    extra = [Fault(path, "an object that no manifest names", "none") for path in stored if path not in named]
     return [*_hashed(version, manifest.files), *extra]
 
 
-def damage(version: Version, findings: list[Finding]) -> StoreError:
+def damage(version: Version, faults: list[Fault]) -> StoreError:
     """The error that tells of a version that is not as it was published."""
-    told = "; ".join(f"{one.path}: {one.found}, wanted {one.wanted}" for one in findings[:3])
-    more = f"; and {len(findings) - 3} more" if len(findings) > 3 else ""
+    told = "; ".join(f"{one.path}: {one.found}, wanted {one.wanted}" for one in faults[:3])
+    more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
     return StoreError(
-        f"version {version.uri}", f"{len(findings)} of its objects not as published ({told}{more})",
+        f"version {version.uri}", f"{len(faults)} of its objects not as published ({told}{more})",
         f"what manifest {version.manifest.number} says",
         "restore them from a copy, or roll back to a version that is whole",
     )  # fmt: skip
@@ -258,7 +258,7 @@ def _path(version: Version, file: VersionFile) -> str:
     return f"{version.manifest.folder}/{file.path}"
 
 
-def _sized(version: Version, files: Iterable[VersionFile]) -> list[Finding]:
+def _sized(version: Version, files: Iterable[VersionFile]) -> list[Fault]:
     stored = version.store.list_sizes(version.manifest.folder)
     sizes = {file.path: stored.get(_path(version, file)) for file in files}
     return [
@@ -268,28 +268,28 @@ def _sized(version: Version, files: Iterable[VersionFile]) -> list[Finding]:
     ]
 
 
-def _hashed(version: Version, files: Iterable[VersionFile]) -> list[Finding]:
+def _hashed(version: Version, files: Iterable[VersionFile]) -> list[Fault]:
     """What is wrong with these files: gone, longer or shorter, or other bytes."""
     stored = version.store.list_sizes(version.manifest.folder)
 
-    def look(file: VersionFile) -> Finding | None:
+    def look(file: VersionFile) -> Fault | None:
         if _path(version, file) not in stored:
             return _missing(file)
         size, digest = hash_object(version.store, _path(version, file))
         if size != file.size_bytes:
             return _other_size(file, size)
-        return None if digest == file.sha256 else Finding(file.path, _sha(digest), _sha(file.sha256))
+        return None if digest == file.sha256 else Fault(file.path, _sha(digest), _sha(file.sha256))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return [found for found in pool.map(look, files) if found is not None]
 
 
-def _missing(file: VersionFile) -> Finding:
-    return Finding(file.path, "nothing", f"{file.size_bytes:,} bytes")
+def _missing(file: VersionFile) -> Fault:
+    return Fault(file.path, "nothing", f"{file.size_bytes:,} bytes")
 
 
-def _other_size(file: VersionFile, size: int) -> Finding:
-    return Finding(file.path, f"{size:,} bytes", f"{file.size_bytes:,} bytes")
+def _other_size(file: VersionFile, size: int) -> Fault:
+    return Fault(file.path, f"{size:,} bytes", f"{file.size_bytes:,} bytes")
 
 
 def _sha(digest: str) -> str:

@@ -2,11 +2,10 @@
 
 from collections import Counter
 
-import numpy as np
 import polars as pl
 import pytest
 
-from candist_core.review import Why, choose_texts, estimate_version, reliability_bins, settle
+from candist_core.review import Why, choose_texts, estimate_version, settle
 from tests.versions import frame_of, label_row
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jetty", "knoll", "larch"]
@@ -124,8 +123,10 @@ def test_a_teacher_that_gave_no_answer_is_wrong():
 
 
 def test_bins_are_closed_above_also_where_floats_are_not_exact():
-    bins = reliability_bins(np.array([0.7, 0.70001, 1.0, 0.0], dtype=np.float32), np.ones(4, dtype=bool))
-    assert [(round(one.low, 1), one.accuracy.n) for one in bins] == [(0.0, 1), (0.6, 1), (0.7, 1), (0.9, 1)]
+    rows = answered([("a", "random", "a", "a", ["a"], sure) for sure in (0.6, 0.7, 0.70001, 1.0, 0.0)])
+    found = estimate_version(rows.cast({"confidence": pl.Float32}))
+    bins = [(round(one.low, 1), one.n) for one in found.reliability]
+    assert bins == [(0.0, 1), (0.5, 1), (0.6, 1), (0.7, 1), (0.9, 1)]
 
 
 @pytest.mark.parametrize(

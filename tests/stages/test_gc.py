@@ -21,18 +21,6 @@ from tests.published import dataset_at, publish_mails
 LONG_AGO_S = 40 * 3600
 
 
-@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
-def place(request, tmp_path):
-    if request.param == "s3":
-        return request.getfixturevalue("bucket").at("sets")
-    return Location(uri=str(tmp_path / "sets"))
-
-
-@pytest.fixture
-def disk(tmp_path):
-    return Location(uri=str(tmp_path / "sets"))
-
-
 def contents(store):
     return {path: store.read_bytes(path) for path in store.list_paths("")}
 

@@ -11,24 +11,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from candist_core.config import Location
 from candist_core.errors import StoreError, TransientError
 from candist_core.stages.pull import pull_version
 from candist_core.stages.versions import find_version
 from candist_core.versions import read_manifest
 from tests.published import dataset_at, publish_mails
-
-
-@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
-def place(request, tmp_path):
-    if request.param == "s3":
-        return request.getfixturevalue("bucket").at("sets")
-    return Location(uri=str(tmp_path / "sets"))
-
-
-@pytest.fixture
-def disk(tmp_path):
-    return Location(uri=str(tmp_path / "sets"))
 
 
 def files_in(folder):

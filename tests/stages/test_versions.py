@@ -38,11 +38,6 @@ def place(request, tmp_path):
     return Location(uri=str(uris[request.param]))
 
 
-@pytest.fixture
-def disk(tmp_path):
-    return Location(uri=str(tmp_path / "sets"))
-
-
 def access(place):
     return {"endpoint_url": place.endpoint_url, "region": place.region, "profile": place.profile}
 
