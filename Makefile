@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # Wheels come from the lock alone; nothing is resolved anew.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# One process for each core: many tests wait for a server, most compute on one core. Neighbours share their fixtures.
+TESTS  := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-full check unit bench bench-peers bench-student lock clean
@@ -39,14 +41,14 @@ check: $(READY)
 	@$(BIN)/pytest --doctest-modules candist_core tasks flows -p no:cacheprovider
 
 unit: $(READY)
-	@$(BIN)/pytest -m "not flow and not s3 and not slow and not gpu"
+	@$(TESTS) -m "not flow and not s3 and not slow and not gpu"
 
 test: check
-	@$(BIN)/pytest
+	@$(TESTS)
 
 # The long forms of the proofs that `make test` runs short.
 test-full: check
-	@CANDIST_FULL=1 $(BIN)/pytest --timeout=3600
+	@CANDIST_FULL=1 $(TESTS) --timeout=3600
 
 bench: $(READY)
 	@$(BIN)/python -m tests.benchmarks.bench_annotate
