@@ -135,6 +135,13 @@ class StudentConfig(Settings):
     )
     max_tokens: int = Field(128, ge=8, le=8192, description="Longer texts are cut (tokens).")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda, cuda:1 or mps.")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes of one machine that train an encoder together, each on a GPU of its own; they share "
+        "out each batch.",
+    )
     sharpen: float = Field(0.85, gt=0, le=1, description="Temperature for targets of reliable rows (dr, gamma).")
     reliable_share: float = Field(
         0.5, ge=0, le=1, description="Smallest-loss share of each class taken as reliable (dr, delta)."

@@ -46,7 +46,7 @@ class Lesson:
 
 def student_key(config: RunConfig, texts: Sequence[TableRef], annotated: Sequence[AnnotateReport]) -> str:
     """The key of a student: what it learns from and how, not where it is trained."""
-    settings = config.student.model_dump(mode="json", exclude={"device"})
+    settings = config.student.model_dump(mode="json", exclude={"device", "processes"})
     tables = [[shard.sha256, report.annotations.sha256] for shard, report in zip(texts, annotated, strict=True)]
     audit = sorted((text, verdict.label, verdict.is_random) for text, verdict in _read_audit(config).items())
     return fingerprint([settings, tables, audit, config.task.label_names, config.seed, __version__])
@@ -77,6 +77,7 @@ def distill_student(
     """
     from candist_core.student.distill import distill
     from candist_core.student.frozen import distill_frozen
+    from candist_core.student.parallel import distill_in_parallel
 
     if done := find_student(config, texts, annotated):
         return done
@@ -88,8 +89,9 @@ def distill_student(
         X = _embed(config, lesson, settings.model)
         belief, model = _believe(config, lesson, X, on_progress)
         folder = Path(scratch) / "student"
+        learn = distill if settings.processes == 1 else distill_in_parallel
         is_frozen = settings.kind is StudentKind.FROZEN
-        train = partial(distill_frozen, embed=lambda texts: X) if is_frozen else partial(distill, scratch=kept)
+        train = partial(distill_frozen, embed=lambda texts: X) if is_frozen else partial(learn, scratch=kept)
         result = train(
             lesson.rows["text"].to_list(),
             lesson.S,

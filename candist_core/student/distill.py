@@ -27,6 +27,7 @@ from candist_core.student.checkpoint import Checkpoint, training_key
 from candist_core.student.device import Device, choose_device
 from candist_core.student.dropout import QuickDropout
 from candist_core.student.encode import Tokens, find_weights, shuffled_batches, tokenise
+from candist_core.student.group import ALONE, Group
 from candist_core.student.model import Classifier, load_classifier, predict_probs, save_classifier
 from candist_core.student.train import Trained, seeded, train
 from candist_core.student.views import Mix, drop_words, mixing
@@ -73,6 +74,7 @@ def distill(
     recipe: Recipe | None = None,
     posterior: NDArray[np.floating] | None = None,
     scratch: Path | None = None,
+    group: Group = ALONE,
 ) -> Distilled:
     """Train a student on candidate sets and save it as a `transformers` folder.
 
@@ -93,6 +95,7 @@ def distill(
         posterior: (n, k), what a label model makes of each text, for the recipe that learns from it.
         scratch: a folder on this machine where each epoch is kept and a training that was killed goes on from; it is
             the caller's to remove, once the student is safe. None keeps nothing.
+        group: this process among those that train the same student; only the first writes it.
 
     Raises:
         StudentError: no text has candidates, no usable weights, no such device, training diverged, or memory does
@@ -113,16 +116,18 @@ def distill(
         classifier = load_classifier(find_weights(config.model), device, labels, config.max_tokens)
         tokens = tokenise(classifier.tokenizer, [texts[row] for row in rows.tolist()])
         adapters = add_adapters(classifier.network, config.lora_rank) if config.lora_rank else None
+        group.agree(classifier.network)
         learner = EncoderLearner(classifier, tokens, config.batch_rows)
         checkpoint = None
         if scratch is not None:
             settings = config.model_dump(mode="json", exclude={"model"})
             facts = [settings, asdict(recipe), seed, repr(device), __version__, tokens]
             checkpoint = Checkpoint(scratch, training_key(classifier.network, answers, facts))
-        trained = train(learner, answers, recipe, config.learning_rate, seed, on_progress, checkpoint)
+        trained = train(learner, answers, recipe, config.learning_rate, seed, on_progress, checkpoint, group)
         if adapters is not None:
             classifier = replace(classifier, network=merge_adapters(adapters))
-        save_classifier(classifier, out_dir)
+        if group.rank == 0:
+            save_classifier(classifier, out_dir)
     seconds = time.monotonic() - started
     return Distilled(out_dir, config.model, device.name, device.why, int(is_usable.sum()), trained, seconds)
 

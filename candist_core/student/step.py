@@ -115,7 +115,7 @@ def backward_in_parts(
 
     Args:
         loss_of: the loss of some of the rows; the parts' losses add up to the batch's.
-        rows: the batch.
+        rows: the batch, or the share of it that is taken here.
         part_rows: texts in a part, at most.
         optimizer: its gradients are cleared first.
 
@@ -149,4 +149,4 @@ def _backward(loss_of: Callable[[Rows], torch.Tensor], rows: Rows, part_rows: in
         loss = loss_of(rows[start : start + part_rows])
         torch.autograd.backward(loss)
         losses.append(loss.detach())
-    return torch.stack(losses).sum()
+    return torch.stack(losses).sum() if losses else torch.zeros(())

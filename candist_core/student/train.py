@@ -29,6 +29,7 @@ from candist_core.reports import EpochReport
 from candist_core.student.checkpoint import Checkpoint, Past, State
 from candist_core.student.device import Device
 from candist_core.student.encode import threads
+from candist_core.student.group import ALONE, Group
 from candist_core.student.step import Extras, Learner, backward_in_parts, batch_loss, extras_of
 
 WARMUP_SHARE = 0.1
@@ -82,6 +83,7 @@ def train(
     seed: int,
     on_progress: OnProgress = ignore_progress,
     checkpoint: Checkpoint | None = None,
+    group: Group = ALONE,
 ) -> Trained:
     """Train a network in place.
 
@@ -93,12 +95,13 @@ def train(
         seed: fixes the order of texts, dropout, perturbations and pairs; torch is left with another random state.
         on_progress: told about every 20 steps.
         checkpoint: where each epoch is kept, and training goes on from; None keeps none.
+        group: this process among those that train the same network; all of them call this alike.
 
     Raises:
         StudentError: training diverged, or memory does not suffice for a single text.
     """
     optimizer = torch.optim.AdamW(learner.groups(), weight_decay=WEIGHT_DECAY, fused=True)
-    run = _Run(learner, optimizer, recipe, learning_rate, on_progress)
+    run = _Run(learner, optimizer, recipe, learning_rate, on_progress, group)
     watched = _watched(len(answers.S), recipe, seed)
     seen = answers.of(watched)
     memory, guard, reports = begin(seen, recipe), _Guard(learner), tuple[EpochReport, ...]()
@@ -107,19 +110,19 @@ def train(
         guard.best, guard.state = past.best, dict(past.best_state or {})
     for epoch in range(len(reports) + 1, recipe.epochs + 1):
         # Each epoch anew, so that one needs not have seen those before it.
-        torch.manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]))
+        run.seed_dropout(seed, epoch)
         targets = refine(answers, recipe, memory)
         rows = np.flatnonzero(targets.kept | (recipe.consistency & ~answers.is_held_out))
         loss = run.epoch(epoch, rows, targets, np.random.default_rng((seed, epoch)))
-        P = learner.believe(watched)
+        P = run.believe(watched)
         # The last step of an epoch may ruin the weights after its own loss was still a number.
         run.require_finite(epoch, float(P.sum()))
-        view = learner.believe(watched, np.random.default_rng((seed, epoch, 1))) if recipe.needs_view else None
+        view = run.believe(watched, np.random.default_rng((seed, epoch, 1))) if recipe.needs_view else None
         memory = observe(memory, P, view, seen, recipe)
         reports = (*reports, _report(epoch, loss, P, seen, targets))
         if recipe.guard:
             guard.watch(memory.accuracies)
-        if checkpoint:
+        if checkpoint and group.rank == 0:
             past = Past(memory, reports, guard.best, guard.state, run.part_rows)
             checkpoint.save(learner.network, optimizer, past)
     restored = guard.restore(memory.accuracies, memory.in_set_rates) if recipe.guard else None
@@ -152,10 +155,21 @@ class _Run:
         recipe: Recipe,
         learning_rate: float,
         on_progress: OnProgress,
+        group: Group,
     ) -> None:
         self.learner, self.optimizer, self.recipe = learner, optimizer, recipe
-        self.learning_rate, self.on_progress = learning_rate, on_progress
+        self.learning_rate, self.on_progress, self.group = learning_rate, on_progress, group
         self.part_rows = 2**31
+
+    def seed_dropout(self, seed: int, epoch: int) -> None:
+        """Chance of an epoch; each process drops out its own, the first one as if it were alone."""
+        entropy = (seed, epoch, self.group.rank) if self.group.rank else (seed, epoch)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+
+    def believe(self, rows: NDArray[np.int64], rng: np.random.Generator | None = None) -> NDArray[np.float32]:
+        """P, (b, k), of some texts, each process computing its share."""
+        share = self.learner.believe(self.group.share(rows), rng)
+        return self.group.gather(share, len(rows), self.learner.device.name)
 
     def epoch(self, epoch: int, rows: NDArray[np.int64], targets: Targets, rng: np.random.Generator) -> float:
         """One pass over some rows; returns the mean loss."""
@@ -181,11 +195,12 @@ class _Run:
         def loss_of(rows: NDArray[np.int64]) -> torch.Tensor:
             return batch_loss(self.learner, rows, targets, extras, len(batch), rng)
 
-        part_rows = min(self.part_rows, self.learner.rows_at_once(batch))
-        loss, fitted = backward_in_parts(loss_of, batch, part_rows, self.optimizer)
+        share = self.group.share(batch)
+        part_rows = min(self.part_rows, self.learner.rows_at_once(share)) if len(share) else 1
+        loss, fitted = backward_in_parts(loss_of, share, part_rows, self.optimizer)
         if fitted < part_rows:
             self.part_rows = fitted
-        return loss
+        return self.group.add_up(loss, self.learner.network)
 
     def require_finite(self, epoch: int, loss: float) -> None:
         """Refuse to go on from a loss or a belief that is no number."""
