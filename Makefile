@@ -9,13 +9,15 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TESTS  := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check unit bench bench-peers bench-student lock clean
+.PHONY: help demo test test-full check unit docs audit bench bench-peers bench-student lock clean
 
 help:
 	@echo "make demo    label the sample corpus and publish a version (all set-up included)"
 	@echo "make test    every check and every test (all set-up included)"
 	@echo "make test-full  the same with the long forms: 20 kills"
-	@echo "make check   format, lint, types, import arrows, doctests"
+	@echo "make check   format, lint, types, import arrows, security lint, doctests"
+	@echo "make docs    the documentation as a site"
+	@echo "make audit   known vulnerabilities of the dependencies (needs the network)"
 	@echo "make unit    the tests that take no server"
 	@echo "make bench   the annotation stage beside bare clients, at endpoints that misbehave, its memory, and the checks"
 	@echo "make bench-student  training and prediction beside transformers' Trainer and pipeline"
@@ -38,6 +40,7 @@ check: $(READY)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/bandit --quiet --recursive --severity-level medium candist_core tasks flows
 	@$(BIN)/pytest --doctest-modules candist_core tasks flows -p no:cacheprovider
 
 unit: $(READY)
@@ -49,6 +52,16 @@ test: check
 # The long forms of the proofs that `make test` runs short.
 test-full: check
 	@CANDIST_FULL=1 $(TESTS) --timeout=3600
+
+# Every page is an error if a link in it is dead.
+docs: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "the documentation: build/site/index.html"
+
+# Known vulnerabilities of what the lock names; asks the Python Package Index.
+audit: $(READY)
+	@$(PIP) install pip-audit
+	@$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
 
 bench: $(READY)
 	@$(BIN)/python -m tests.benchmarks.bench_annotate

@@ -101,7 +101,7 @@ async def annotate(
     kept = await asyncio.to_thread(_kept, log, questions, requests)
     read = _Reader(spec, config)
     pace = Pace(_limits_of(config, len(requests)), patience, share, shared)
-    left = [request for own in asked.values() for request in own if requests.get(request.key) is request]
+    left = [request for own in asked.values() for request in own if requests[request.key] is request]
     left = [request for request in left if request.key not in kept]
     asker = Asker(
         teacher,
