@@ -64,8 +64,9 @@ def draw(name: str, paint: Callable[[Axes], None], height: float = 2.5, width: f
         paint(figure.add_subplot())
         text = StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    element = themed(text.getvalue(), name)
     # ElementTree writes it, and escapes.
-    return Markup(themed(text.getvalue(), name))  # nosec B704
+    return Markup(element)  # nosec B704
 
 
 def themed(svg: str, name: str) -> str:
