@@ -128,8 +128,12 @@ class GateError(TerminalError):
         return (
             f"checks of the {self.stage} failed, nothing is published: {'; '.join(self.failures)}; "
             "mend the cause, or change the bound or on_fail under checks, and run again, what is done is kept; "
-            "`candist quarantine list` names the rows"
+            f"`candist report CONFIG` shows it, `candist {self._listing} CONFIG` names the rows"
         )
+
+    @property
+    def _listing(self) -> str:
+        return "rejects" if self.stage == "corpus" else "quarantine list"
 
 
 class BudgetError(TerminalError):

@@ -10,6 +10,7 @@ from typing import Literal
 import polars as pl
 
 from candist_core.manifest import Manifest
+from candist_core.rejects import reasons_in_words
 from candist_core.reports import CheckResult, Finding, GoldReport
 from candist_core.tally import Tally
 
@@ -187,10 +188,19 @@ def _actions(
         )
     if manifest.counts.rejects:
         actions.append(
-            Action(f"Look at {_count(manifest.counts.rejects, 'reject')}", "These rows have no label; the file "
-                   "rejects.parquet of the version says why.", anchor="lineage")
-        )  # fmt: skip
+            Action(
+                f"Look at {_count(manifest.counts.rejects, 'reject')}",
+                _why_rejected(manifest),
+                f"candist rejects {reference(manifest)}",
+                "lineage",
+            )
+        )
     return tuple(actions)
+
+
+def _why_rejected(manifest: Manifest) -> str:
+    told = reasons_in_words(manifest.counts.reject_reasons)
+    return f"These rows have no label: {told}." if told else "These rows have no label."
 
 
 def _review_words(n: int) -> str:

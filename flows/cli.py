@@ -13,11 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from candist_core.config import load_config
-from candist_core.errors import BudgetError, CandistError, ConfigError, GateError, TransientError
+from candist_core.errors import BudgetError, CandistError, ConfigError, GateError, TeacherError, TransientError
 from candist_core.teacher_config import TeacherKind
+from flows.gate import stop_if_failed
 from flows.launch import launch, say_interrupted, settled
-from flows.options import ConfigPath, Endpoint, Profile, Quiet, Reask, Region, Sets, VersionArg, Yes, located
+from flows.options import ConfigPath, Endpoint, Force, Profile, Quiet, Reask, Region, Sets, VersionArg, Yes, located
 from flows.quarantine_cli import app as quarantine_app
+from flows.rejects_cli import rejects
 from flows.review_cli import compare, review_app
 from flows.screen import printable
 from flows.versions_cli import app as versions_app
@@ -35,6 +37,7 @@ app.add_typer(replies_app, name="replies")
 app.add_typer(versions_app)
 app.add_typer(review_app, name="review")
 app.command()(compare)
+app.command()(rejects)
 app.add_typer(quarantine_app, name="quarantine")
 _out, _err = Console(), Console(stderr=True)
 
@@ -91,7 +94,9 @@ def run(
 
 @app.command()
 def estimate(config: ConfigPath, set_: Sets = None, reask: Reask = None) -> None:
-    """Say what a run would cost: calls, tokens, dollars, time. Sends nothing.
+    """Say what a run would cost: calls, tokens, dollars, time. Sends nothing, and needs no key.
+
+    What a run would refuse before it asks anything is refused here too.
 
     Example: `candist estimate candist.yaml --set teacher.kind=openai`
     """
@@ -99,8 +104,20 @@ def estimate(config: ConfigPath, set_: Sets = None, reask: Reask = None) -> None
 
     settings = settled(load_config(config, tuple(set_ or ())), reask)
     from candist_core.stages.estimate import estimate_run
+    from candist_core.stages.preflight import check_keys, preflight
 
-    print_estimate(_out, settings, estimate_run(settings))
+    preflight(settings, will_ask=False)
+    expected = estimate_run(settings)
+    print_estimate(_out, settings, expected)
+    if expected.ingested.n_rejects:
+        # Only then: importing Great Expectations takes seconds.
+        from candist_core.stages.check import check_corpus
+
+        stop_if_failed("corpus", check_corpus(settings, expected.ingested))
+    try:
+        check_keys(settings)
+    except TeacherError as error:
+        _err.print(f"a run would stop: {printable(str(error))}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -165,6 +182,7 @@ def labels(
     ] = None,
     review: Annotated[bool, typer.Option(help="Only the rows that want review.")] = False,
     rows: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 20,
+    force: Force = False,
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
@@ -182,7 +200,7 @@ def labels(
     if out is None:
         print_labels(_out, frame, rows)
         return
-    export_labels(frame, out)
+    export_labels(frame, out, may_replace=force)
     _out.print(f"wrote {frame.height:,} rows to {out}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -13,7 +13,7 @@ from candist_core.manifest import Manifest
 from candist_core.publish import draft_manifest
 from candist_core.reports import RunReports
 from candist_core.stages.annotate import find_annotations
-from candist_core.stages.check import check_annotations, check_labels
+from candist_core.stages.check import check_annotations, check_corpus, check_labels
 from candist_core.stages.distill import find_student
 from candist_core.stages.evaluate import assess_quality, evaluate_labels
 from candist_core.stages.ingest import find_ingested
@@ -116,7 +116,8 @@ def reports_of_run(config: RunConfig) -> RunReports:
     if len(predicted) < n:
         raise _unfinished(config, f"{len(predicted)} of {n} shards labelled")
     quality = assess_quality(config, ingested.texts, annotated, student, predicted)
-    checks = [*check_annotations(config, annotated), *check_labels(config, annotated, predicted)]
+    checks = [*check_corpus(config, ingested), *check_annotations(config, annotated)]
+    checks += check_labels(config, annotated, predicted)
     checks += as_checks(quality.findings, config.checks.on_fail)
     return RunReports(
         ingested=ingested,

@@ -5,6 +5,7 @@ from typing import Any
 
 from candist_core.edges.report.words import count, dollars, duration, percent, size
 from candist_core.manifest import Manifest
+from candist_core.rejects import reasons_in_words
 from candist_core.reports import Interval
 from candist_core.tally import Tally
 from candist_core.verdict import measured
@@ -100,7 +101,7 @@ def lineage_facts(manifest: Manifest, is_numbered: bool) -> list[Fact]:
     return [
         *sources,
         Fact("Rows", count(manifest.counts.rows), f"{count(manifest.counts.texts)} distinct texts"),
-        Fact("Rejects", count(manifest.counts.rejects), "rows without a label, with reasons in rejects.parquet"),
+        Fact("Rejects", count(manifest.counts.rejects), _why(manifest)),
         Fact("Teacher", f"{kind} {model or ''}".strip() + (f" and {more} more" if more else "")),
         Fact("Strategy", str(manifest.spec.strategy), f"at most {manifest.spec.max_candidates} labels a set"),
         Fact("Student", manifest.student.base_model, f"method {_setting(manifest, 'student', 'method')}"),
@@ -109,6 +110,12 @@ def lineage_facts(manifest: Manifest, is_numbered: bool) -> list[Fact]:
         Fact("Run", manifest.run_id or "not named"),
         Fact("Code", f"candist {manifest.code_version}", f"seed {manifest.seed}"),
     ]
+
+
+def _why(manifest: Manifest) -> str:
+    """Why rows were rejected, where the version tells."""
+    told = reasons_in_words(manifest.counts.reject_reasons)
+    return f"rows without a label: {told}" if told else "rows without a label, with reasons in rejects.parquet"
 
 
 def _setting(manifest: Manifest, group: str, name: str) -> Any:
