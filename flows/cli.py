@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a fault in candist; 2 something the user gave; 3 a check f
 4 the budget is reached; 5 something outside failed, run again; 130 interrupted.
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -84,7 +85,12 @@ def run(
 
     Example: `candist run candist.yaml --set budget.max_usd=5`
     """
-    published = launch(settled(load_config(config, tuple(set_ or ())), reask), _err, yes=yes, quiet=quiet)
+    try:
+        published = launch(settled(load_config(config, tuple(set_ or ())), reask), _err, yes=yes, quiet=quiet)
+    except GateError:
+        told = shlex.join(["candist", "report", str(config), *(word for one in set_ or () for word in ("--set", one))])
+        _err.print(f"what the checks found: {told}", highlight=False, markup=False, soft_wrap=True)
+        raise
     from flows.summary import print_findings, print_summary
 
     print_summary(_out, published)

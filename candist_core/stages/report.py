@@ -6,6 +6,7 @@ from pathlib import Path
 
 from candist_core.config import Location, RunConfig
 from candist_core.edges.report.page import Page
+from candist_core.edges.report.stopped import render_stopped
 from candist_core.edges.store import open_store
 from candist_core.errors import StoreError
 from candist_core.findings import as_checks
@@ -20,6 +21,7 @@ from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
 from candist_core.stages.publish import open_publish_store
+from candist_core.stages.stopped import find_stopped
 from candist_core.stages.versions import find_version, scan_version
 from candist_core.version import __version__
 from candist_core.versions import find_content, list_versions
@@ -29,15 +31,17 @@ ROWS_AT_ONCE = 50_000
 
 @dataclass(frozen=True, slots=True)
 class ReportFile:
-    """A report: the page, and the manifest it tells of."""
+    """A report: the page, and the manifest it tells of; `title` names a run that has none."""
 
     html: bytes
-    manifest: Manifest
+    manifest: Manifest | None
+    title: str = ""
 
     @property
     def file_name(self) -> str:
         """A name for the file that tells versions apart."""
-        return f"{self.manifest.dataset}-{self.manifest.version}.html"
+        name = f"{self.manifest.dataset}-{self.manifest.version}" if self.manifest else self.title
+        return f"{name}.html"
 
 
 def report_of_version(reference: Location) -> ReportFile:
@@ -56,13 +60,15 @@ def report_of_version(reference: Location) -> ReportFile:
 
 
 def report_of_run(config: RunConfig) -> ReportFile:
-    """The report of what a run has made; it need not be published, a check may have stopped it.
+    """The report of what a run has made; it need not be published, a check may have stopped it at any stage.
 
     Labels are measured and checked anew, nothing is asked of a teacher or a student, and nothing is written.
 
     Raises:
-        StoreError: the run has not labelled everything yet; the sentence names the stage.
+        StoreError: the run has not labelled everything yet, and no check has stopped it; the sentence names the stage.
     """
+    if stopped := find_stopped(config):
+        return ReportFile(render_stopped(stopped), None, f"{config.name}-stopped")
     reports, page = reports_of_run(config), Page(config.task)
     manifest = draft_manifest(
         open_store(config.store),
