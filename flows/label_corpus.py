@@ -74,7 +74,7 @@ def label_corpus(config: RunConfig) -> Published:
         predicted = _predict(config, ingested, annotated, student, cluster, watch)
         with watch.stage("evaluate", ingested.n_examples, "rows"):
             metrics = evaluate_labels(config, ingested, annotated, predicted, student)
-            quality = assess_quality(config, ingested.texts, annotated, student, predicted)
+            quality = assess_quality(config, ingested.texts, annotated, student, predicted, metrics)
             if metrics.gold is not None:
                 watch.say(
                     f"accuracy on gold: teacher {metrics.gold.teacher_accuracy}, final {metrics.gold.final_accuracy}"

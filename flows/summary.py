@@ -46,7 +46,8 @@ def manifest_rows(manifest: Manifest) -> Rows:
     if metrics.audit is not None:
         rows.append(("audit", _audit_words(metrics.audit)))
     if manifest.quality is not None:
-        rows += _quality_rows(manifest.quality)
+        # What is measured against gold stands above, and no estimate of the same beside it.
+        rows += _quality_rows(manifest.quality, is_measured=metrics.gold is not None and metrics.gold.coverage.n > 0)
     if metrics.unknown_gold:
         n_rows = sum(metrics.unknown_gold.values())
         rows.append(
@@ -78,10 +79,11 @@ def _audit_words(audit: GoldReport) -> str:
     return f"{audit.teacher_accuracy.n:,} texts: teacher {audit.teacher_accuracy}, final {audit.final_accuracy}"
 
 
-def _quality_rows(quality: QualityReport) -> Rows:
-    """Coverage as the audit or the student has it, and each finding by its name and evidence."""
-    how = "audited" if quality.is_audited else "estimated"
-    rows = [("quality", f"{how}, {quality.coverage} of the sets hold the true label")] if quality.coverage.n else []
+def _quality_rows(quality: QualityReport, *, is_measured: bool) -> Rows:
+    """Coverage as the audit or the student has it, unless gold has told it, and each finding by name and evidence."""
+    how = "audited" if quality.is_audited else "estimated by the student, not measured"
+    is_told = quality.coverage.n and not is_measured
+    rows = [("quality", f"{how}: {quality.coverage} of the sets hold the true label")] if is_told else []
     return rows + [(found.severity, f"{found.name}: {found.evidence}") for found in quality.findings]
 
 

@@ -121,7 +121,8 @@ def reports_of_run(config: RunConfig) -> RunReports:
     predicted = [labelled for pair in pairs if (labelled := find_labels(config, *pair, student))]
     if len(predicted) < n:
         raise _unfinished(config, f"{len(predicted)} of {n} shards labelled")
-    quality = assess_quality(config, ingested.texts, annotated, student, predicted)
+    metrics = evaluate_labels(config, ingested, annotated, predicted, student)
+    quality = assess_quality(config, ingested.texts, annotated, student, predicted, metrics)
     checks = [*check_corpus(config, ingested), *check_annotations(config, annotated)]
     checks += check_labels(config, annotated, predicted)
     checks += as_checks(quality.findings, config.checks.on_fail)
@@ -130,7 +131,7 @@ def reports_of_run(config: RunConfig) -> RunReports:
         annotated=tuple(annotated),
         student=student,
         predicted=tuple(predicted),
-        metrics=evaluate_labels(config, ingested, annotated, predicted, student),
+        metrics=metrics,
         checks=tuple(checks),
         quality=quality,
     )

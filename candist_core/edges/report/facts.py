@@ -38,7 +38,7 @@ def measures(manifest: Manifest, tally: Tally) -> list[Fact]:
         if gold.lift is not None:
             facts.append(Fact("Lift", f"{gold.lift:.1f}", "worth of a further label, over a random one's; 1 is none"))
     elif quality is not None and quality.coverage.n:
-        where = "measured on an audit" if quality.is_audited else "estimated by the student"
+        where = "measured on an audit" if quality.is_audited else "estimated by the student, not measured"
         facts.append(Fact("Coverage", _interval(quality.coverage), f"sets that hold the true label, {where}"))
     facts.append(Fact("Labels in a set", f"{metrics.mean_set_size:.2f}", "mean; 1 is a teacher without doubt"))
     if quality is not None:
