@@ -41,6 +41,7 @@ app.command()(compare)
 app.command()(rejects)
 app.add_typer(quarantine_app, name="quarantine")
 _out, _err = Console(), Console(stderr=True)
+_MAX_NAMED = 30
 
 
 @app.command()
@@ -160,7 +161,7 @@ def bench(
     suites: Annotated[
         list[str],
         typer.Argument(
-            metavar="SUITE...", help="labels students encoders steps noise sizes diversity strength failures"
+            metavar="SUITE...", help="labels students encoders steps noise sizes diversity strength failures quality"
         ),
     ],
     data: Annotated[Path, typer.Option(help="Folder of corpora: NAME/labels.txt, train.jsonl, test.jsonl, replies.")],
@@ -222,17 +223,24 @@ def audit(
 ) -> None:
     """Draw texts of a version at random for a person to label; name the file as `audit.uri` of the next run.
 
+    The file shows nothing of what was found: an answer given blind is the only one that measures.
+
     Example: `candist audit published/support-intents --out audit.csv`
     """
     from candist_core.stages.publish import draw_audit, export_labels
-    from candist_core.stages.versions import load
+    from candist_core.stages.versions import find_version, scan_version
 
     if out.exists():
         raise ConfigError(f"file {out}", "one that exists", "a new one", "name another with --out")
-    frame = load(version, verify=True, endpoint_url=endpoint_url, region=region, profile=profile).collect()
-    drawn = draw_audit(frame, rows, seed)
+    found = find_version(located(version, endpoint_url, region, profile))
+    drawn = draw_audit(scan_version(found, verify=True).collect(), rows, seed)
     export_labels(drawn, out)
-    _out.print(f"wrote {drawn.height:,} texts to {out}; fill in the column label", markup=False, soft_wrap=True)
+    names = found.manifest.spec.label_names
+    listed = ", ".join(names[:_MAX_NAMED]) + (f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else "")
+    said = (
+        f"wrote {drawn.height:,} texts to {out}, without showing what was found; fill in the column label with one of: "
+    )
+    _out.print(printable(said + listed), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

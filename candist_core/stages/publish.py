@@ -43,18 +43,19 @@ def publish_version(config: RunConfig, reports: RunReports, run_id: str = "") ->
 
 
 def draw_audit(frame: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:
-    """Distinct texts drawn at random for a person to label: doc_id, text, candidates, an empty label, and why.
+    """Distinct texts drawn at random for a person to label: doc_id, text, an empty label, and why.
 
-    Neither the final label nor the confidence is shown: whoever sees them tends to agree.
+    Nothing of what was found is shown, no candidates either: whoever sees a verdict tends to agree with it, and a
+    single candidate is one.
 
     Example:
         >>> frame = pl.DataFrame({"doc_id": ["a"], "text": ["t"], "candidates": [["x", "y"]], "label": ["x"]})
         >>> draw_audit(frame, n=5, seed=0).row(0)
-        ('a', 't', ['x', 'y'], '', 'random')
+        ('a', 't', '', 'random')
     """
     distinct = frame.unique("text", keep="first", maintain_order=True)
     drawn = distinct.sample(min(n, distinct.height), shuffle=True, seed=seed)
-    return drawn.select("doc_id", "text", pl.col("candidates").list.sort(), label=pl.lit(""), why=pl.lit("random"))
+    return drawn.select("doc_id", "text", label=pl.lit(""), why=pl.lit("random"))
 
 
 def export_labels(frame: pl.DataFrame, path: Path, *, may_replace: bool = True) -> None:
