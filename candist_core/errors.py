@@ -8,6 +8,7 @@ CandistError
     │   ├── ConfigError       the run's configuration
     │   ├── SourceError       the corpus
     │   ├── TeacherError      the endpoint, its key, its replies
+    │   │   └── SilentError   a server that does not answer at all: a wrong address, or it is down
     │   ├── StudentError      the student's weights or what it is to learn from
     │   ├── StoreError        the place where tables or versions are kept
     │   └── ReviewError       the answers of people who reviewed texts
@@ -67,6 +68,10 @@ class SourceError(BadInputError):
 
 class TeacherError(BadInputError):
     """The teacher as a whole: no key, wrong endpoint, missing replies. Ends the run."""
+
+
+class SilentError(TeacherError):
+    """A server that does not answer at all: a wrong address, or it is down. Ends the run, which may be run again."""
 
 
 class StudentError(BadInputError):

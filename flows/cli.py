@@ -1,7 +1,7 @@
 """The command `candist`.
 
 Exit codes: 0 done; 1 a fault in candist; 2 something the user gave; 3 a check failed, nothing published;
-4 the budget is reached; 5 something outside failed, run again; 130 interrupted.
+4 the budget is reached; 5 something outside failed or does not answer, run again; 130 interrupted.
 """
 
 import shlex
@@ -14,8 +14,17 @@ from rich.console import Console
 from rich.markup import escape
 
 from candist_core.config import load_config
-from candist_core.errors import BudgetError, CandistError, ConfigError, GateError, TeacherError, TransientError
+from candist_core.errors import (
+    BudgetError,
+    CandistError,
+    ConfigError,
+    GateError,
+    SilentError,
+    TeacherError,
+    TransientError,
+)
 from candist_core.teacher_config import TeacherKind
+from candist_core.version import __version__
 from flows.gate import stop_if_failed
 from flows.launch import launch, say_interrupted, settled
 from flows.options import ConfigPath, Endpoint, Force, Profile, Quiet, Reask, Region, Sets, VersionArg, Yes, located
@@ -42,6 +51,21 @@ app.command()(rejects)
 app.add_typer(quarantine_app, name="quarantine")
 _out, _err = Console(), Console(stderr=True)
 _MAX_NAMED = 30
+
+
+def _tell_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"candist {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def candist(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Label texts with candidate sets from a language model, distil them into a small student, and publish."""
 
 
 @app.command()
@@ -282,6 +306,7 @@ def exit_code(error: BaseException) -> int:
         (GateError, 3),
         (BudgetError, 4),
         (TransientError, 5),
+        (SilentError, 5),
         (CandistError, 2),
         (KeyboardInterrupt, 130),
     )
