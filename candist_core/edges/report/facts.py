@@ -31,7 +31,11 @@ def measures(manifest: Manifest, tally: Tally) -> list[Fact]:
         facts += [
             Fact("Final labels that are right", _interval(gold.final_accuracy), _over(gold.final_accuracy)),
             Fact("The same, where no review is wanted", _interval(gold.kept_accuracy), _over(gold.kept_accuracy)),
-            Fact("Teacher's first labels that are right", _interval(gold.teacher_accuracy), "what the LLM alone gives"),
+            Fact(
+                "Teacher's first labels that are right",
+                _interval(gold.teacher_accuracy),
+                "what the teacher alone gives",
+            ),
             Fact("Coverage", _interval(gold.coverage), "sets that hold the true label"),
             Fact("Macro F1", f"{gold.macro_f1:.3f}", "every label counts the same, however rare"),
         ]
