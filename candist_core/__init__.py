@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from candist_core.reports import RunReports as RunReports
     from candist_core.stages.annotate import annotate_shard as annotate_shard
     from candist_core.stages.check import check_annotations as check_annotations
+    from candist_core.stages.check import check_corpus as check_corpus
     from candist_core.stages.check import check_labels as check_labels
     from candist_core.stages.distill import distill_student as distill_student
     from candist_core.stages.evaluate import assess_quality as assess_quality
@@ -36,6 +37,7 @@ _HOMES = {
     "annotate_shard": "stages.annotate",
     "assess_quality": "stages.evaluate",
     "check_annotations": "stages.check",
+    "check_corpus": "stages.check",
     "check_labels": "stages.check",
     "distill_student": "stages.distill",
     "export_replies": "stages.replies",

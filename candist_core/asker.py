@@ -6,7 +6,7 @@ for another.
 
 from collections import Counter
 
-from candist_core.errors import RateLimitedError, RowError, TeacherError, TransientError
+from candist_core.errors import RateLimitedError, RowError, SilentError, TeacherError, TransientError
 from candist_core.pace import Pace, Patience, Sent
 from candist_core.ports import Reply, Request, Teacher
 
@@ -86,7 +86,7 @@ class Asker:
             return RowError("transient", str(error))
         if self._is_known:
             return TransientError(error.what, f"no answer to {self._n_dry} requests in a row, last: {error.detail}")
-        return TeacherError(
+        return SilentError(
             f"teacher {self._teacher.name} at {error.what}",
             f"no answer to the first {self._n_dry} requests in {self._max_attempts} attempts each ({error.detail})",
             "an endpoint that answers chat completions",

@@ -5,8 +5,8 @@ tables give the same files, byte by byte, however the rows were cut into shards.
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 import polars as pl
@@ -16,6 +16,7 @@ from candist_core.errors import ContractError
 from candist_core.manifest import Counts, VersionFile
 from candist_core.parquet import encode_table
 from candist_core.ports import TableStore
+from candist_core.rejects import count_reasons
 from candist_core.reports import RunReports
 from candist_core.tables import EXAMPLES, LABELS, REJECTS, Contract, TableRef, empty
 
@@ -35,12 +36,13 @@ _NO_SPLIT = "train"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a version with its bytes, and of a data file its columns and rows that want review."""
+    """One file of a version with its bytes, of data its columns and rows that want review, of rejects their reasons."""
 
     file: VersionFile
     data: bytes
     columns: tuple[str, ...] = ()
     n_review: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,13 @@ def describe(parts: Iterable[Part], n_texts: int) -> Content:
     files: list[VersionFile] = []
     columns: tuple[str, ...] = ()
     splits: dict[str, int] = {}
+    reasons: Mapping[str, int] = {}
     n_review = n_rejects = 0
     for part in parts:
         files.append(part.file)
         rows = part.file.rows or 0
         if part.file.path == "rejects.parquet":
-            n_rejects = rows
+            n_rejects, reasons = rows, part.reasons
         elif part.columns:
             columns = part.columns
             n_review += part.n_review
@@ -75,7 +78,13 @@ def describe(parts: Iterable[Part], n_texts: int) -> Content:
             splits[name] = splits.get(name, 0) + rows
     if not splits:
         raise ContractError(LABELS.name, "no row with a label", "at least one to publish")
-    counts = Counts(rows=sum(splits.values()), texts=n_texts, needs_review=n_review, rejects=n_rejects)
+    counts = Counts(
+        rows=sum(splits.values()),
+        texts=n_texts,
+        needs_review=n_review,
+        rejects=n_rejects,
+        reject_reasons=dict(reasons),
+    )
     return Content(tuple(files), columns, splits, counts)
 
 
@@ -95,7 +104,8 @@ def assemble(work: TableStore, config: RunConfig, reports: RunReports) -> Iterat
         unlabelled.append(rows.filter(~has_label).select("doc_id", "same_as"))
         yield from splits.add(rows.filter(has_label))
     yield from splits.rest()
-    yield _part("rejects.parquet", _rejects(work, reports, unlabelled), REJECTS)
+    rejects = _rejects(work, reports, unlabelled)
+    yield replace(_part("rejects.parquet", rejects, REJECTS), reasons=count_reasons(rejects))
     if config.publish.include_student:
         for stored in reports.student.files:
             data = work.read_bytes(stored.uri)

@@ -44,6 +44,7 @@ _RATE = (OnFail.FAIL, OnFail.WARN, OnFail.QUARANTINE)
 _WHOLE = (OnFail.FAIL, OnFail.WARN)
 
 CHECKS: dict[str, tuple[OnFail, ...]] = {
+    "ingest.rejected_rate": _WHOLE,
     "annotations.schema": _ALWAYS,
     "annotations.one_row_per_doc": _ALWAYS,
     "annotations.known_status": _ROWS,
@@ -166,6 +167,13 @@ class ChecksConfig(Settings):
 
     on_fail: OnFail = Field(OnFail.FAIL, description="What a failed check does, where no entry below names it.")
     on_fail_by_check: tuple[CheckOnFail, ...] = Field((), description="What the failure of single checks does.")
+    max_rejected_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of the corpus's rows that cannot be used: empty, oversized, unreadable, without an id of "
+        "their own.",
+    )
     max_unparsed_rate: float = Field(0.05, ge=0, le=1, description="Share of replies that name no label.")
     max_failed_rate: float = Field(0.05, ge=0, le=1, description="Share of texts refused by the teacher or failed.")
     max_abstained_rate: float = Field(0.2, ge=0, le=1, description="Share of texts for which the teacher names none.")

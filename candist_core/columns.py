@@ -96,9 +96,22 @@ class Columns:
         return self._names[name]
 
 
+def refuse_unparted(found: list[str], uri: str) -> None:
+    """Refuse a file of one column whose name holds several, parted by what is no comma.
+
+    Raises:
+        SourceError: naming what the columns look separated by.
+    """
+    for sign, said in ((";", "';'"), ("\t", "tabs"), ("|", "'|'")) if len(found) == 1 else ():
+        if sign in found[0]:
+            step = "write it again with commas" + (", or name it .tsv" if sign == "\t" else "")
+            raise SourceError(f"corpus {uri}", f"columns that look separated by {said}", "by commas", step)
+
+
 def _require(name: str, found: list[str], uri: str) -> None:
     if name in found:
         return
+    refuse_unparted(found, uri)
     near = get_close_matches(name, found, n=1, cutoff=0.5)
     shown = ", ".join(found[:20]) + (", …" if len(found) > 20 else "")
     hint = f"did you mean {near[0]!r}?" if near else "set source.text, id, gold and split to columns that are there"

@@ -70,6 +70,10 @@ ACCESS = {"endpoint_url", "region", "profile"}
 class SourceConfig(Location):
     """The corpus: where it lies and which columns matter."""
 
+    uri: str = Field(
+        min_length=1,
+        description="File, folder, glob or URL of the corpus; a relative path counts from the working folder.",
+    )
     format: SourceFormat = Field(SourceFormat.AUTO, description="How the files are written.")
     text: str = Field(
         "text",

@@ -8,6 +8,7 @@ CandistError
     │   ├── ConfigError       the run's configuration
     │   ├── SourceError       the corpus
     │   ├── TeacherError      the endpoint, its key, its replies
+    │   │   └── SilentError   a server that does not answer at all: a wrong address, or it is down
     │   ├── StudentError      the student's weights or what it is to learn from
     │   ├── StoreError        the place where tables or versions are kept
     │   └── ReviewError       the answers of people who reviewed texts
@@ -69,6 +70,10 @@ class TeacherError(BadInputError):
     """The teacher as a whole: no key, wrong endpoint, missing replies. Ends the run."""
 
 
+class SilentError(TeacherError):
+    """A server that does not answer at all: a wrong address, or it is down. Ends the run, which may be run again."""
+
+
 class StudentError(BadInputError):
     """The student's weights, its device, or what it is to learn from."""
 
@@ -128,8 +133,12 @@ class GateError(TerminalError):
         return (
             f"checks of the {self.stage} failed, nothing is published: {'; '.join(self.failures)}; "
             "mend the cause, or change the bound or on_fail under checks, and run again, what is done is kept; "
-            "`candist quarantine list` names the rows"
+            f"`candist report CONFIG` shows it, `candist {self._listing} CONFIG` names the rows"
         )
+
+    @property
+    def _listing(self) -> str:
+        return "rejects" if self.stage == "corpus" else "quarantine list"
 
 
 class BudgetError(TerminalError):

@@ -57,8 +57,13 @@ def find_failures(quality: QualityReport, epochs: Sequence[EpochReport] = ()) ->
         [('student-too-small', 'warn')]
     """
     found = [*(rule(quality) for rule in _RULES), _student_too_small(quality, epochs)]
+    return by_severity(each for each in found if each)
+
+
+def by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The same findings, those that stop first."""
     order = ("stop", "warn", "note")
-    return tuple(sorted((each for each in found if each), key=lambda each: order.index(each.severity)))
+    return tuple(sorted(findings, key=lambda each: order.index(each.severity)))
 
 
 def as_checks(findings: Iterable[Finding], on_fail: OnFail) -> tuple[CheckResult, ...]:
@@ -180,8 +185,8 @@ def _systematic_bias(q: QualityReport) -> Finding | None:
     return Finding(
         name="systematic-teacher-bias",
         severity="warn",
-        evidence=f"{q.coverage} of {q.coverage.n:,} audited sets hold the true label, but students that never saw "
-        f"them agree with {q.in_set_rate}",
+        evidence=f"{q.coverage} of {q.coverage.n:,} sets hold the label that a person gave, but students that never "
+        f"saw them agree with {q.in_set_rate}",
         consequence="teacher and students are wrong alike, so that confidence without an audit is too high",
         remedy="mend the descriptions of the labels that the audit corrects most, or ask another teacher",
     )
@@ -221,7 +226,7 @@ def _missing_class(q: QualityReport) -> Finding | None:
 
 def _weak_coverage(q: QualityReport) -> Finding | None:
     if q.is_audited:
-        is_weak, seen = q.coverage.high < MIN_COVERAGE, f"{q.coverage} of {q.coverage.n:,} audited sets"
+        is_weak, seen = q.coverage.high < MIN_COVERAGE, f"by a person's labels {q.coverage} of {q.coverage.n:,} sets"
     else:
         is_weak, seen = _is_noisy(q), f"as far as students can tell {q.coverage} of the sets"
     if not is_weak:

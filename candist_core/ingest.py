@@ -14,6 +14,7 @@ import polars as pl
 from candist_core.columns import Columns, is_blank
 from candist_core.config import SourceConfig
 from candist_core.errors import SourceError
+from candist_core.rejects import count_reasons, reasons_in_words
 from candist_core.reports import IngestReport, SourceFile
 from candist_core.schema import Schema, conform, join_schemas, stored_type
 from candist_core.tables import EXAMPLES, REJECTS, TEXTS, Contract, TableRef, empty
@@ -95,6 +96,7 @@ def ingest(
         n_rejects=rejected.height,
         n_gold=n_gold,
         user_columns=tuple(name for name in examples.schema if name not in EXAMPLES.columns),
+        reject_reasons=count_reasons(rejected),
     )
 
 
@@ -180,8 +182,7 @@ def _rejected(rows: pl.DataFrame, batch: SourceBatch, source: SourceConfig) -> p
 def _nothing_usable(source: SourceConfig, rejected: pl.DataFrame, n_rows: int) -> SourceError:
     if not n_rows:
         return SourceError(f"corpus {source.uri}", "no row", "at least one text", "correct source.uri")
-    counts = rejected["reason"].value_counts(sort=True)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.iter_rows())
+    reasons = reasons_in_words(count_reasons(rejected))
     return SourceError(
         f"corpus {source.uri}", f"no usable row among {n_rows} ({reasons})", "at least one text",
         "look at source.text and source.id",

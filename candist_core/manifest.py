@@ -44,6 +44,7 @@ class Counts(Report):
     texts: int
     needs_review: int
     rejects: int
+    reject_reasons: dict[str, int] = Field({}, description="rejects by reason, the most frequent first")
 
 
 class Manifest(Report):

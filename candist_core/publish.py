@@ -187,7 +187,7 @@ def _origin(config: RunConfig, reports: RunReports) -> dict[str, Any]:
         "spec": config.task,
         "spec_fingerprint": config.task.fingerprint,
         "seed": config.seed,
-        "config": _public(config.model_dump(mode="json")),
+        "config": public_config(config),
         "source_files": reports.ingested.files,
         "usage": reports.usage,
         "student": reports.student,
@@ -233,6 +233,12 @@ def _check_whole(target: TableStore, manifest: Manifest) -> None:
     stored = set(target.list_paths(manifest.folder))
     if gone := [file.path for file in manifest.files if f"{manifest.folder}/{file.path}" not in stored]:
         raise TransientError(f"version folder {manifest.folder}", f"{gone[0]} is gone since it was written")
+
+
+def public_config(config: RunConfig) -> dict[str, Any]:
+    """A run's configuration as a manifest holds it: plain data, URLs without passwords and queries."""
+    plain: dict[str, Any] = _public(config.model_dump(mode="json"))
+    return plain
 
 
 def _public(value: Any, key: str = "") -> Any:

@@ -59,6 +59,7 @@ class IngestReport(Report):
     n_rejects: int
     n_gold: int
     user_columns: tuple[str, ...]
+    reject_reasons: dict[str, int] = Field({}, description="rejects by reason, the most frequent first")
 
 
 class CheckResult(Report):

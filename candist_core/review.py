@@ -30,6 +30,8 @@ ALIKE = 0.5
 one, come above 0.24."""
 
 _SHINGLE_CHARS, _SHINGLED_CHARS, _BITS = 5, 1_000, 1 << 13
+_MAX_BLIND = 9
+"""Labels that a person takes in at a glance; a key of the terminal each."""
 # Texts of one label that are looked at for each of the budget; the rest are less in doubt than all of these.
 _DEPTH = 4
 
@@ -50,7 +52,13 @@ class ReviewEstimate(Report):
     reliability: tuple[ReliabilityBin, ...]
 
 
-def choose_texts(frame: pl.DataFrame, budget: int, random_share: float = RANDOM_SHARE, seed: int = 0) -> pl.DataFrame:
+def choose_texts(
+    frame: pl.DataFrame,
+    budget: int,
+    random_share: float = RANDOM_SHARE,
+    seed: int = 0,
+    labels: Sequence[str] = (),
+) -> pl.DataFrame:
     """Choose the distinct texts of a version that a person should look at.
 
     Texts drawn at random come from the whole version, those reviewed before among them: a sample of what is left would
@@ -61,10 +69,12 @@ def choose_texts(frame: pl.DataFrame, budget: int, random_share: float = RANDOM_
         budget: texts, at most.
         random_share: part of the budget drawn at random, in [0, 1].
         seed: another seed draws other random texts.
+        labels: the task's.
 
     Returns:
         doc_id, text, candidates, why. The candidates of a doubtful text are in the teacher's order, a final label
-        outside them last; those of a random one by name: whoever sees an order tends to follow it.
+        outside them last. A random one shows nothing of what was found, for whoever sees it tends to agree: up to nine
+        labels of the task, in its order, else none.
 
     Example:
         >>> rows = {"doc_id": ["a", "b"], "text": ["hello there", "win a prize"], "label": ["ham", "spam"]}
@@ -78,8 +88,9 @@ def choose_texts(frame: pl.DataFrame, budget: int, random_share: float = RANDOM_
     rest = distinct.join(drawn, on="doc_id", how="anti").filter(pl.col("source") != "reviewed")
     doubtful = _doubtful(rest, budget - n_random)
     shown = pl.col("candidates").list.concat(pl.concat_list("label")).list.unique(maintain_order=True)
+    blind = pl.lit(list(labels) if len(labels) <= _MAX_BLIND else [], dtype=pl.List(pl.String))
     kinds = [
-        drawn.select("doc_id", "text", candidates=shown.list.sort(), why=pl.lit(str(Why.RANDOM))),
+        drawn.select("doc_id", "text", candidates=blind, why=pl.lit(str(Why.RANDOM))),
         doubtful.select("doc_id", "text", candidates=shown, why=pl.lit(str(Why.DOUBTFUL))),
     ]
     places = [kind.with_columns(place=(pl.int_range(pl.len()) + 0.5) / max(kind.height, 1)) for kind in kinds]

@@ -142,7 +142,7 @@ def _argilla_record(row: Mapping[str, Any]) -> dict[str, Any]:
     numbered = [f"{place}. {name}" for place, name in enumerate(row["candidates"], start=1)]
     return {
         "id": row["doc_id"],
-        "fields": {"text": row["text"], "candidates": "\n".join(numbered)},
+        "fields": {"text": row["text"], "candidates": "\n".join(numbered) or "any label"},
         "metadata": {"why": row["why"]},
         "suggestions": {},
         "responses": {},

@@ -10,8 +10,10 @@ from typing import Literal
 import polars as pl
 
 from candist_core.manifest import Manifest
+from candist_core.rejects import reasons_in_words
 from candist_core.reports import CheckResult, Finding, GoldReport
 from candist_core.tally import Tally
+from candist_core.teacher_config import TeacherKind
 
 Level = Literal["yes", "care", "no"]
 _ANSWERS: dict[Level, str] = {
@@ -19,8 +21,11 @@ _ANSWERS: dict[Level, str] = {
     "care": "You may use it, with care.",
     "no": "Do not use it yet.",
 }
+_FIRST_LOOK = "Use it for a first look only."
 _AUDIT_ROWS = 100
 """Texts of an audit: a share near 0.9 is then known to six points either way (Wilson)."""
+MIN_ACCURACY = 0.8
+"""Of labels that want no review, at the upper end of the interval: ours, as `candist_core.measured_findings`."""
 _MAX_BY_HAND = 2_000
 """Texts that one person may review in a week or two; nobody is told to read more."""
 
@@ -37,19 +42,25 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`answer` in one sentence, `because` in a few, `actions` in the order of their worth."""
+    """`answer` in one sentence, `because` in a few, `actions` in the order of their worth.
+
+    `is_guess`: neither a person's label nor a teacher known for it backs the share of right labels.
+    """
 
     level: Level
     answer: str
     because: tuple[str, ...]
     actions: tuple[Action, ...]
+    is_guess: bool = False
 
 
 def judge(manifest: Manifest, tally: Tally, is_published: bool = True) -> Verdict:
     """Say whether a data set may be used, and what to review.
 
     No: it is not published, a check that stops runs failed, or a finding says stop. With care: a check or a finding
-    warns, labels are less often right than their confidence says, or nothing measured them. Else yes.
+    warns, labels are less often right than their confidence says, or nothing measured them. Else yes. A first look:
+    with care, and labels that want no review are surely less often right than four times of five, or nothing but a
+    zero-shot teacher's own word speaks for them.
 
     Args:
         manifest: the version, or what a run would publish.
@@ -64,7 +75,8 @@ def judge(manifest: Manifest, tally: Tally, is_published: bool = True) -> Verdic
     warns = bool(failed or doubts) or any(finding.severity == "warn" for finding in findings)
     level: Level = "no" if stops else "care" if warns else "yes"
     because = (*_alarms(is_published, failed, findings), _worth(manifest, tally), *doubts)
-    return Verdict(level, _ANSWERS[level], because, _actions(manifest, tally, failed, findings))
+    answer = _FIRST_LOOK if level == "care" and _is_first_look(manifest) else _ANSWERS[level]
+    return Verdict(level, answer, because, _actions(manifest, tally, failed, findings), _is_guess(manifest))
 
 
 def failed_checks(manifest: Manifest) -> tuple[CheckResult, ...]:
@@ -113,6 +125,22 @@ def _alarms(is_published: bool, failed: tuple[CheckResult, ...], findings: tuple
     return said
 
 
+def _is_first_look(manifest: Manifest) -> bool:
+    gold = measured(manifest)
+    if gold is None or not gold.kept_accuracy.n:
+        return _is_guess(manifest)
+    return gold.kept_accuracy.high < MIN_ACCURACY
+
+
+def _is_guess(manifest: Manifest) -> bool:
+    """Whether only zero-shot teachers speak for labels that nobody measured or calibrated."""
+    teachers = [manifest.config.get("teacher") or {}, *(manifest.config.get("more_teachers") or ())]
+    model = manifest.student.label_model
+    is_calibrated = model is not None and model.n_audited > 0
+    is_zeroshot = all(teacher.get("kind") == TeacherKind.ZEROSHOT for teacher in teachers)
+    return is_zeroshot and measured(manifest) is None and not is_calibrated
+
+
 def _worth(manifest: Manifest, tally: Tally) -> str:
     n, n_review = tally.n_rows, tally.n_review
     rest = f"The other {n_review:,} want review." if n_review else "No text wants review."
@@ -129,6 +157,11 @@ def _worth(manifest: Manifest, tally: Tally) -> str:
     sure = tally.kept_confidence
     if sure is None:
         return f"Every text wants review, {n:,} of {n:,}."
+    if _is_guess(manifest):
+        return (
+            f"candist is surest of {n - n_review:,} of {n:,} texts, and nobody knows how many of them are right: with "
+            f"the zero-shot teacher its own estimates were 20 to 30 points too high. {rest}"
+        )
     return (
         f"{n - n_review:,} of {n:,} texts need nobody; by candist's own estimate {100 * sure:.1f} % of them are right. "
         f"{rest}"
@@ -187,10 +220,19 @@ def _actions(
         )
     if manifest.counts.rejects:
         actions.append(
-            Action(f"Look at {_count(manifest.counts.rejects, 'reject')}", "These rows have no label; the file "
-                   "rejects.parquet of the version says why.", anchor="lineage")
-        )  # fmt: skip
+            Action(
+                f"Look at {_count(manifest.counts.rejects, 'reject')}",
+                _why_rejected(manifest),
+                f"candist rejects {reference(manifest)}",
+                "lineage",
+            )
+        )
     return tuple(actions)
+
+
+def _why_rejected(manifest: Manifest) -> str:
+    told = reasons_in_words(manifest.counts.reject_reasons)
+    return f"These rows have no label: {told}." if told else "These rows have no label."
 
 
 def _review_words(n: int) -> str:

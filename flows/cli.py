@@ -1,9 +1,10 @@
 """The command `candist`.
 
 Exit codes: 0 done; 1 a fault in candist; 2 something the user gave; 3 a check failed, nothing published;
-4 the budget is reached; 5 something outside failed, run again; 130 interrupted.
+4 the budget is reached; 5 something outside failed or does not answer, run again; 130 interrupted.
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,11 +14,22 @@ from rich.console import Console
 from rich.markup import escape
 
 from candist_core.config import load_config
-from candist_core.errors import BudgetError, CandistError, ConfigError, GateError, TransientError
+from candist_core.errors import (
+    BudgetError,
+    CandistError,
+    ConfigError,
+    GateError,
+    SilentError,
+    TeacherError,
+    TransientError,
+)
 from candist_core.teacher_config import TeacherKind
+from candist_core.version import __version__
+from flows.gate import stop_if_failed
 from flows.launch import launch, say_interrupted, settled
-from flows.options import ConfigPath, Endpoint, Profile, Quiet, Reask, Region, Sets, VersionArg, Yes, located
+from flows.options import ConfigPath, Endpoint, Force, Profile, Quiet, Reask, Region, Sets, VersionArg, Yes, located
 from flows.quarantine_cli import app as quarantine_app
+from flows.rejects_cli import rejects
 from flows.review_cli import compare, review_app
 from flows.screen import printable
 from flows.versions_cli import app as versions_app
@@ -35,8 +47,25 @@ app.add_typer(replies_app, name="replies")
 app.add_typer(versions_app)
 app.add_typer(review_app, name="review")
 app.command()(compare)
+app.command()(rejects)
 app.add_typer(quarantine_app, name="quarantine")
 _out, _err = Console(), Console(stderr=True)
+_MAX_NAMED = 30
+
+
+def _tell_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"candist {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def candist(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Label texts with candidate sets from a language model, distil them into a small student, and publish."""
 
 
 @app.command()
@@ -81,7 +110,12 @@ def run(
 
     Example: `candist run candist.yaml --set budget.max_usd=5`
     """
-    published = launch(settled(load_config(config, tuple(set_ or ())), reask), _err, yes=yes, quiet=quiet)
+    try:
+        published = launch(settled(load_config(config, tuple(set_ or ())), reask), _err, yes=yes, quiet=quiet)
+    except GateError:
+        told = shlex.join(["candist", "report", str(config), *(word for one in set_ or () for word in ("--set", one))])
+        _err.print(f"what the checks found: {told}", highlight=False, markup=False, soft_wrap=True)
+        raise
     from flows.summary import print_findings, print_summary
 
     print_summary(_out, published)
@@ -91,7 +125,9 @@ def run(
 
 @app.command()
 def estimate(config: ConfigPath, set_: Sets = None, reask: Reask = None) -> None:
-    """Say what a run would cost: calls, tokens, dollars, time. Sends nothing.
+    """Say what a run would cost: calls, tokens, dollars, time. Sends nothing, and needs no key.
+
+    What a run would refuse before it asks anything is refused here too.
 
     Example: `candist estimate candist.yaml --set teacher.kind=openai`
     """
@@ -99,8 +135,20 @@ def estimate(config: ConfigPath, set_: Sets = None, reask: Reask = None) -> None
 
     settings = settled(load_config(config, tuple(set_ or ())), reask)
     from candist_core.stages.estimate import estimate_run
+    from candist_core.stages.preflight import check_keys, preflight
 
-    print_estimate(_out, settings, estimate_run(settings))
+    preflight(settings, will_ask=False)
+    expected = estimate_run(settings)
+    print_estimate(_out, settings, expected)
+    if expected.ingested.n_rejects:
+        # Only then: importing Great Expectations takes seconds.
+        from candist_core.stages.check import check_corpus
+
+        stop_if_failed("corpus", check_corpus(settings, expected.ingested))
+    try:
+        check_keys(settings)
+    except TeacherError as error:
+        _err.print(f"a run would stop: {printable(str(error))}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -137,7 +185,7 @@ def bench(
     suites: Annotated[
         list[str],
         typer.Argument(
-            metavar="SUITE...", help="labels students encoders steps noise sizes diversity strength failures"
+            metavar="SUITE...", help="labels students encoders steps noise sizes diversity strength failures quality"
         ),
     ],
     data: Annotated[Path, typer.Option(help="Folder of corpora: NAME/labels.txt, train.jsonl, test.jsonl, replies.")],
@@ -165,6 +213,7 @@ def labels(
     ] = None,
     review: Annotated[bool, typer.Option(help="Only the rows that want review.")] = False,
     rows: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 20,
+    force: Force = False,
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
@@ -182,7 +231,7 @@ def labels(
     if out is None:
         print_labels(_out, frame, rows)
         return
-    export_labels(frame, out)
+    export_labels(frame, out, may_replace=force)
     _out.print(f"wrote {frame.height:,} rows to {out}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -198,17 +247,24 @@ def audit(
 ) -> None:
     """Draw texts of a version at random for a person to label; name the file as `audit.uri` of the next run.
 
+    The file shows nothing of what was found: an answer given blind is the only one that measures.
+
     Example: `candist audit published/support-intents --out audit.csv`
     """
     from candist_core.stages.publish import draw_audit, export_labels
-    from candist_core.stages.versions import load
+    from candist_core.stages.versions import find_version, scan_version
 
     if out.exists():
         raise ConfigError(f"file {out}", "one that exists", "a new one", "name another with --out")
-    frame = load(version, verify=True, endpoint_url=endpoint_url, region=region, profile=profile).collect()
-    drawn = draw_audit(frame, rows, seed)
+    found = find_version(located(version, endpoint_url, region, profile))
+    drawn = draw_audit(scan_version(found, verify=True).collect(), rows, seed)
     export_labels(drawn, out)
-    _out.print(f"wrote {drawn.height:,} texts to {out}; fill in the column label", markup=False, soft_wrap=True)
+    names = found.manifest.spec.label_names
+    listed = ", ".join(names[:_MAX_NAMED]) + (f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else "")
+    said = (
+        f"wrote {drawn.height:,} texts to {out}, without showing what was found; fill in the column label with one of: "
+    )
+    _out.print(printable(said + listed), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -250,6 +306,7 @@ def exit_code(error: BaseException) -> int:
         (GateError, 3),
         (BudgetError, 4),
         (TransientError, 5),
+        (SilentError, 5),
         (CandistError, 2),
         (KeyboardInterrupt, 130),
     )

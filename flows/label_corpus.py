@@ -28,7 +28,7 @@ from flows.gate import stop_if_failed
 from flows.progress import Watch
 from flows.runner import Cluster, run_window
 from flows.summary import summary_markdown
-from tasks.check import check_annotations, check_labels
+from tasks.check import check_annotations, check_corpus, check_labels
 from tasks.distill import distill_student
 from tasks.evaluate import assess_quality, evaluate_labels
 from tasks.ingest import ingest_corpus
@@ -64,15 +64,17 @@ def label_corpus(config: RunConfig) -> Published:
         stack.callback(listen(watch.hear))
         cluster = Cluster(config.compute, watch.hear)
         ingested = _ingest(config, watch)
+        checks = [*check_corpus(config, ingested)]
+        _gate("corpus", checks)
         annotated = annotate_shards(plan_annotation(config), ingested.texts, cluster, watch)
         with watch.stage("check", len(annotated), "shards"):
-            checks = [*check_annotations(config, annotated)]
+            checks += check_annotations(config, annotated)
             _gate("annotations", checks)
         student = _distill(config, ingested, annotated, cluster, watch)
         predicted = _predict(config, ingested, annotated, student, cluster, watch)
         with watch.stage("evaluate", ingested.n_examples, "rows"):
             metrics = evaluate_labels(config, ingested, annotated, predicted, student)
-            quality = assess_quality(config, ingested.texts, annotated, student, predicted)
+            quality = assess_quality(config, ingested.texts, annotated, student, predicted, metrics)
             if metrics.gold is not None:
                 watch.say(
                     f"accuracy on gold: teacher {metrics.gold.teacher_accuracy}, final {metrics.gold.final_accuracy}"

@@ -22,6 +22,7 @@ Endpoint = Annotated[str | None, typer.Option(help="Endpoint of an S3-compatible
 Region = Annotated[str | None, typer.Option(help="Region of the bucket.")]
 Profile = Annotated[str | None, typer.Option(help="Profile of the AWS credentials file.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about the estimated cost.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the file if it exists.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the summary.")]
 Reask = Annotated[
     Rows | None,

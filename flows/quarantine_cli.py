@@ -12,6 +12,7 @@ from rich.text import Text
 
 from candist_core.config import RunConfig, load_config
 from flows.consent import confirm_sum
+from flows.options import Force
 from flows.screen import printable
 
 app = typer.Typer(no_args_is_help=True, help="Rows that checks found at fault: list them, ask anew, or leave them out.")
@@ -31,6 +32,7 @@ def list_rows(
     id_: Ids = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 20,
     out: Annotated[Path | None, typer.Option(help="File to write, .csv, .jsonl or .parquet.")] = None,
+    force: Force = False,
     set_: Sets = None,
 ) -> None:
     """Print the rows at fault with their check and value: set aside, or the reason why the run was stopped.
@@ -41,7 +43,7 @@ def list_rows(
 
     frame = _chosen(_settings(config, set_), check, id_)
     if out is not None:
-        export_labels(frame, out)
+        export_labels(frame, out, may_replace=force)
         _say(f"wrote {frame.height:,} rows to {out}")
         return
     if frame.height:

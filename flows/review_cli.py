@@ -1,5 +1,6 @@
 """`candist review` and `candist compare`: texts out to people, their answers back, and what they changed."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -132,9 +133,15 @@ def import_(
     _say(kept, f"candist show {published.uri}@{published.number}")
 
 
+# A number, an id, or anything behind an @: versions of the data set that was named first.
+_OF_THE_SAME = re.compile(r"@[^/]+|[0-9]+|[0-9a-f]{16}|latest")
+
+
 def compare(
     before: Annotated[str, typer.Argument(metavar="V1", help="`FOLDER/DATASET@VERSION`.")],
-    after: Annotated[str, typer.Argument(metavar="V2", help="Another version, or `@VERSION` of the same data set.")],
+    after: Annotated[
+        str, typer.Argument(metavar="V2", help="Another version, or of the same data set `2`, `@2`, `@TAG`.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
     endpoint_url: Endpoint = None,
     region: Region = None,
@@ -147,12 +154,18 @@ def compare(
     from candist_core.stages.review import compare as compare_stage
     from flows.review_view import print_comparison
 
-    other = before.rpartition("@")[0] + after if after.startswith("@") else after
+    other = f"{_place_of(before)}@{after.removeprefix('@')}" if _OF_THE_SAME.fullmatch(after) else after
     found = compare_stage(*(located(name, endpoint_url, region, profile) for name in (before, other)))
     if as_json:
         typer.echo(found.model_dump_json(indent=1))
     else:
         print_comparison(_out, found)
+
+
+def _place_of(version: str) -> str:
+    """A version's data set: all before its last `@`, if that is behind the last slash."""
+    place, mark, name = version.rpartition("@")
+    return place if mark and "/" not in name else version
 
 
 def _say(done: str, next_step: str) -> None:

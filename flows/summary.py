@@ -1,6 +1,6 @@
 """What a person reads when a run ends and before one starts: tables for a terminal, and Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 from rich.box import ROUNDED
@@ -13,6 +13,7 @@ from candist_core.card import escaped
 from candist_core.config import RunConfig
 from candist_core.manifest import Manifest
 from candist_core.publish import Published
+from candist_core.rejects import reasons_in_words
 from candist_core.reports import Finding, GoldReport, QualityReport
 from candist_core.stages.estimate import RunEstimate
 from candist_core.stages.status import RunStatus
@@ -30,7 +31,11 @@ def manifest_rows(manifest: Manifest) -> Rows:
     answered = sum(count for size, count in metrics.set_sizes.items() if size)
     several = sum(count for size, count in metrics.set_sizes.items() if size > 1)
     rows = [
-        ("texts", f"{metrics.n_rows:,} texts, {metrics.n_labelled:,} labelled, {manifest.counts.rejects:,} rejected"),
+        (
+            "texts",
+            f"{metrics.n_rows:,} texts, {metrics.n_labelled:,} labelled, {manifest.counts.rejects:,} rejected"
+            + _why(manifest.counts.reject_reasons),
+        ),
         (
             "candidates",
             f"{metrics.mean_set_size:.2f} labels a set, {_share(several, answered)} of the sets hold more than one",
@@ -41,7 +46,8 @@ def manifest_rows(manifest: Manifest) -> Rows:
     if metrics.audit is not None:
         rows.append(("audit", _audit_words(metrics.audit)))
     if manifest.quality is not None:
-        rows += _quality_rows(manifest.quality)
+        # What is measured against gold stands above, and no estimate of the same beside it.
+        rows += _quality_rows(manifest.quality, is_measured=metrics.gold is not None and metrics.gold.coverage.n > 0)
     if metrics.unknown_gold:
         n_rows = sum(metrics.unknown_gold.values())
         rows.append(
@@ -73,10 +79,11 @@ def _audit_words(audit: GoldReport) -> str:
     return f"{audit.teacher_accuracy.n:,} texts: teacher {audit.teacher_accuracy}, final {audit.final_accuracy}"
 
 
-def _quality_rows(quality: QualityReport) -> Rows:
-    """Coverage as the audit or the student has it, and each finding by its name and evidence."""
-    how = "audited" if quality.is_audited else "estimated"
-    rows = [("quality", f"{how}, {quality.coverage} of the sets hold the true label")] if quality.coverage.n else []
+def _quality_rows(quality: QualityReport, *, is_measured: bool) -> Rows:
+    """Coverage as the audit or the student has it, unless gold has told it, and each finding by name and evidence."""
+    how = "audited" if quality.is_audited else "estimated by the student, not measured"
+    is_told = quality.coverage.n and not is_measured
+    rows = [("quality", f"{how}: {quality.coverage} of the sets hold the true label")] if is_told else []
     return rows + [(found.severity, f"{found.name}: {found.evidence}") for found in quality.findings]
 
 
@@ -128,7 +135,11 @@ def print_estimate(console: Console, config: RunConfig, expected: RunEstimate) -
     )
     measured = ", as kept replies measured" if calls.is_measured and calls.n_calls else ""
     rows = [
-        ("texts", f"{expected.n_rows:,} rows, {expected.n_texts:,} distinct texts"),
+        (
+            "texts",
+            f"{expected.n_rows:,} rows, {expected.n_texts:,} distinct texts, {expected.ingested.n_rejects:,} rejected"
+            + _why(expected.ingested.reject_reasons),
+        ),
         ("calls", f"{calls.n_calls:,} to make, {expected.n_kept:,} replies kept from earlier"),
         ("tokens", f"about {calls.prompt_tokens:,} in, {calls.completion_tokens:,} out{measured}"),
         ("cost", f"{cost}" + ("" if expected.is_paid else f" (teacher {config.teacher.kind} is free)")),
@@ -183,6 +194,10 @@ def print_rows(console: Console, title: str, rows: Sequence[tuple[str, str]]) ->
     for key, value in rows:
         table.add_row(key, Text(printable(value)))
     console.print(table)
+
+
+def _why(reasons: Mapping[str, int]) -> str:
+    return f" ({reasons_in_words(reasons)})" if reasons else ""
 
 
 def _share(part: int, whole: int) -> str:

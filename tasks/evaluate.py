@@ -37,6 +37,7 @@ def assess_quality(
     annotated: Sequence[AnnotateReport],
     student: DistillReport,
     predicted: Sequence[PredictReport],
+    metrics: EvaluateReport | None = None,
 ) -> QualityReport:
-    """Tell the quality of candidate sets without gold."""
-    return stage.assess_quality(config, texts, annotated, student, predicted)
+    """Tell the quality of candidate sets without gold, and name signs of failure, those that gold shows too."""
+    return stage.assess_quality(config, texts, annotated, student, predicted, metrics)

@@ -33,6 +33,11 @@ td { overflow-wrap: anywhere; }
 .badge { border: 1px solid #8888; border-radius: 0.3rem; padding: 0 0.3rem; }
 .fa-check-circle::before { content: "\\2713"; color: #1a7f37; }
 .fa-times::before { content: "\\2717"; color: #cf222e; }
+@media (prefers-color-scheme: dark) {
+  .fa-check-circle::before { color: #6fcf9b; }
+  .fa-times::before { color: #f08a8a; }
+}
+h1, h2, h3, h4, h5, h6 { font-size: 1.05rem; margin: 1.5rem 0 0.3rem; }
 .sticky, .collapse, .cooltip .top, [id^="ge-cta"] { display: none; }
 ul { list-style: none; padding: 0; }
 </style>"""

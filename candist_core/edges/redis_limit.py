@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from candist_core.errors import TeacherError, TransientError
+from candist_core.errors import SilentError, TeacherError, TransientError
 from candist_core.spec import fingerprint
 from candist_core.teacher_config import TeacherConfig
 
@@ -199,7 +199,7 @@ def _ping(thing: str, url: str, place: str) -> None:
     from redis.retry import Retry
 
     step = "check the address, or leave teacher.limits_redis_env empty"
-    found = ""
+    found, kind = "", TeacherError
     try:
         with Redis.from_url(
             url,
@@ -213,7 +213,7 @@ def _ping(thing: str, url: str, place: str) -> None:
     except ValueError:
         found, step = f"a URL of {place} with odd settings", "write it like redis://host:6379/0"
     except (RedisError, OSError) as error:
-        found = f"no answer at {place} ({type(error).__name__})"
+        found, kind = f"no answer at {place} ({type(error).__name__})", SilentError
     # Raised out here, it carries no trace of an error whose text may quote the URL.
     if found:
-        raise TeacherError(thing, found, "a Redis server that answers", step)
+        raise kind(thing, found, "a Redis server that answers", step)

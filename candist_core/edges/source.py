@@ -48,7 +48,7 @@ def find_files(source: SourceConfig) -> tuple[SourceFile, ...]:
     """
     place, found = _find(source)
     if not found:
-        raise SourceError(f"corpus {source.uri}", "no file", "at least one", "correct source.uri")
+        raise _nothing_at(source)
     formats = {path: _format_of(path) for path in found}
     if source.format is SourceFormat.AUTO:
         chosen = {path: kind for path, kind in formats.items() if kind is not None}
@@ -96,6 +96,14 @@ def read_batches(
                 yield from read_csv(blocks, file.uri, "\t" if name.removesuffix(".gz").endswith(".tsv") else ",")
             else:
                 yield from read_jsonl(blocks, file.uri)
+
+
+def _nothing_at(source: SourceConfig) -> SourceError:
+    """A relative path counts from where the command runs, which is not always where its YAML lies."""
+    if "://" in source.uri or os.path.isabs(os.path.expanduser(source.uri)):
+        return SourceError(f"corpus {source.uri}", "no file", "at least one", "correct source.uri")
+    step = "start it in the folder that source.uri counts from, or write the whole path"
+    return SourceError(f"corpus {source.uri}", f"no file at {os.path.abspath(source.uri)}", "at least one", step)
 
 
 def _find(source: SourceConfig) -> tuple[Place, dict[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Check: the annotations as a whole, and the final labels, by Great Expectations."""
+"""Check: the corpus as it was read, the annotations as a whole, and the final labels, by Great Expectations."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,12 +10,31 @@ from candist_core.edges.expectations import LabelCounts, check_run, sum_up
 from candist_core.edges.expectations import check_labels as check_counted
 from candist_core.edges.ids import IdCounter
 from candist_core.edges.labelled_source import read_audit
+from candist_core.edges.measures import Measure, band, judge_measures, share
 from candist_core.edges.own_expectations import check_own_labels
 from candist_core.edges.store import open_store
 from candist_core.errors import ConfigError
-from candist_core.reports import AnnotateReport, CheckResult, PredictReport
+from candist_core.rejects import reasons_in_words
+from candist_core.reports import AnnotateReport, CheckResult, IngestReport, PredictReport
 from candist_core.stages.publish import open_publish_store
 from candist_core.versions import list_versions, read_manifest
+
+
+def check_corpus(config: RunConfig, ingested: IngestReport) -> tuple[CheckResult, ...]:
+    """Check that few rows were rejected as the corpus was read: many are a sign of a wrong column or a broken file."""
+    name, bound, n = "ingest.rejected_rate", config.checks.max_rejected_rate, ingested.n_rows
+    why = f" ({reasons_in_words(ingested.reject_reasons)})" if ingested.n_rejects else ""
+    measure = Measure(
+        name,
+        ingested.n_rejects / n if n else None,
+        share(ingested.n_rejects, n, f"rows rejected as the corpus was read{why}"),
+        band(None, bound),
+        config.checks.on_fail_of(name),
+        at_most=bound,
+        n_unexpected=ingested.n_rejects,
+        n=n,
+    )
+    return judge_measures([measure])
 
 
 def check_annotations(config: RunConfig, annotated: Sequence[AnnotateReport]) -> tuple[CheckResult, ...]:

@@ -31,6 +31,7 @@ class RunEstimate:
     n_kept: int
     calls: Estimate
     is_paid: bool
+    ingested: IngestReport
 
     @property
     def cost_usd(self) -> float | None:
@@ -49,7 +50,7 @@ def estimate_run(config: RunConfig) -> RunEstimate:
         more, n_kept_again = _foresee(plan.again.plan, ingested, plan.again.of)
         total, n_kept = total + more, n_kept + n_kept_again
     is_paid = any(role.teacher.kind is TeacherKind.OPENAI for role in plan.roles)
-    return RunEstimate(ingested.n_rows, ingested.n_texts, n_kept, total, is_paid)
+    return RunEstimate(ingested.n_rows, ingested.n_texts, n_kept, total, is_paid, ingested)
 
 
 def _foresee(plan: Plan, ingested: IngestReport, rows_of: RowsOf) -> tuple[Estimate, int]:

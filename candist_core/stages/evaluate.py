@@ -8,8 +8,8 @@ import polars as pl
 from candist_core.config import RunConfig
 from candist_core.edges.store import Store, open_store
 from candist_core.evaluation import EvaluationCounts
-from candist_core.findings import find_failures
 from candist_core.labels import final_labels
+from candist_core.measured_findings import find_all
 from candist_core.quality import QualityCounts
 from candist_core.reports import (
     AnnotateReport,
@@ -58,8 +58,18 @@ def assess_quality(
     annotated: Sequence[AnnotateReport],
     student: DistillReport,
     predicted: Sequence[PredictReport],
+    metrics: EvaluateReport | None = None,
 ) -> QualityReport:
-    """Tell the quality of sets and beliefs without gold, over distinct texts, with findings."""
+    """Tell the quality of sets and beliefs without gold, over distinct texts, with findings.
+
+    Args:
+        config: the run.
+        texts: its shards.
+        annotated: by shard.
+        student: of the run.
+        predicted: by shard.
+        metrics: from `evaluate_labels`, for findings that only people's labels show; the measures read none of it.
+    """
     store, counts = open_store(config.store), QualityCounts(config.task)
     reviewed = dict(_drawn_at_random(store, student).iter_rows())
     for shard, answers, finals in zip(texts, annotated, predicted, strict=True):
@@ -67,7 +77,7 @@ def assess_quality(
         labels = store.read_table(finals.labels, columns=["label"])
         counts.add(annotations, store.read_table(student.beliefs[shard.sha256]), labels, reviewed)
     quality = counts.report(student.epochs)
-    return quality.model_copy(update={"findings": find_failures(quality, student.epochs)})
+    return quality.model_copy(update={"findings": find_all(quality, student.epochs, metrics)})
 
 
 class _Rows:

@@ -4,6 +4,7 @@ import os
 
 from candist_core.columns import Columns
 from candist_core.config import RunConfig
+from candist_core.edges.labelled_source import read_audit
 from candist_core.edges.openai_teacher import check_endpoint, usable_key
 from candist_core.edges.own_expectations import check_own_settings
 from candist_core.edges.redis_limit import open_redis_limit
@@ -18,16 +19,22 @@ from candist_core.teacher_config import TeacherKind
 _PEEK_ROWS = 100
 
 
-def preflight(config: RunConfig) -> None:
-    """Look at corpus, recorded replies, keys, limits, prices, checks and the place to publish, without changing any.
+def preflight(config: RunConfig, *, will_ask: bool = True) -> None:
+    """Look at corpus, audit, recorded replies, keys, limits, prices, checks and the place to publish; changes nothing.
 
     A key in a Prefect Secret block is looked for when the run has begun.
+
+    Args:
+        config: the run.
+        will_ask: the teacher is to be asked, which takes a key; an estimate asks nobody.
 
     Raises:
         BadInputError: the first that is not as a run needs it.
     """
     _peek(config)
     plan_annotation(config)
+    # Else its labels would be read only when all is annotated and paid for.
+    read_audit(config.audit, config.source, config.task.label_names)
     if config.checks.expectations:
         # Only for these: importing Great Expectations takes seconds.
         check_own_settings(config)
@@ -36,10 +43,21 @@ def preflight(config: RunConfig) -> None:
     for teacher in config.teachers:
         if teacher.kind is TeacherKind.OPENAI:
             check_endpoint(teacher)
-            if teacher.api_key_block is None:
-                usable_key(teacher, None)
             open_redis_limit(teacher)
+    if will_ask:
+        check_keys(config)
     _check_place(open_publish_store(config), config.dataset)
+
+
+def check_keys(config: RunConfig) -> None:
+    """See that each teacher that needs a key of the environment has one.
+
+    Raises:
+        TeacherError: the first that has none, or one that no header can hold.
+    """
+    for teacher in config.teachers:
+        if teacher.kind is TeacherKind.OPENAI and teacher.api_key_block is None:
+            usable_key(teacher, None)
 
 
 def _peek(config: RunConfig) -> None:

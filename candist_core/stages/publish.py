@@ -1,5 +1,6 @@
 """Publish: a run's tables to an immutable version, and its rows into files for people."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,41 +43,50 @@ def publish_version(config: RunConfig, reports: RunReports, run_id: str = "") ->
 
 
 def draw_audit(frame: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:
-    """Distinct texts drawn at random for a person to label: doc_id, text, candidates, an empty label, and why.
+    """Distinct texts drawn at random for a person to label: doc_id, text, an empty label, and why.
 
-    Neither the final label nor the confidence is shown: whoever sees them tends to agree.
+    Nothing of what was found is shown, no candidates either: whoever sees a verdict tends to agree with it, and a
+    single candidate is one.
 
     Example:
         >>> frame = pl.DataFrame({"doc_id": ["a"], "text": ["t"], "candidates": [["x", "y"]], "label": ["x"]})
         >>> draw_audit(frame, n=5, seed=0).row(0)
-        ('a', 't', ['x', 'y'], '', 'random')
+        ('a', 't', '', 'random')
     """
     distinct = frame.unique("text", keep="first", maintain_order=True)
     drawn = distinct.sample(min(n, distinct.height), shuffle=True, seed=seed)
-    return drawn.select("doc_id", "text", pl.col("candidates").list.sort(), label=pl.lit(""), why=pl.lit("random"))
+    return drawn.select("doc_id", "text", label=pl.lit(""), why=pl.lit("random"))
 
 
-def export_labels(frame: pl.DataFrame, path: Path) -> None:
+def export_labels(frame: pl.DataFrame, path: Path, *, may_replace: bool = True) -> None:
     """Write rows as CSV, JSON lines or Parquet, by the path's ending; in CSV lists become `a|b`.
 
+    Whoever reads the file meanwhile, or is left with it when this is stopped, has the old one or the new one whole.
+
     Raises:
-        ConfigError: another ending.
+        ConfigError: another ending, or a file that is there and may not be replaced.
         StoreError: no such folder, or no right to write there.
     """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
     flat = frame.with_columns(
         pl.col(name).cast(pl.List(pl.String)).list.join("|")
         for name, dtype in frame.schema.items()
         if isinstance(dtype, pl.List)
     )
     writers = {
-        ".csv": lambda: flat.write_csv(path),
-        ".jsonl": lambda: frame.write_ndjson(path),
-        ".parquet": lambda: frame.write_parquet(path),
+        ".csv": lambda: flat.write_csv(part),
+        ".jsonl": lambda: frame.write_ndjson(part),
+        ".parquet": lambda: frame.write_parquet(part),
     }
     if path.suffix not in writers:
         raise ConfigError(f"file {path}", f"the ending {path.suffix!r}", " or ".join(writers), "name it so")
+    if path.exists() and not may_replace:
+        raise ConfigError(f"file {path}", "one that exists", "a new one", "name another with --out, or add --force")
     try:
         writers[path.suffix]()
+        part.replace(path)
     except OSError as error:
         found = "no such folder" if isinstance(error, FileNotFoundError) else (error.strerror or "an error").lower()
         raise StoreError(f"file {path}", found, "a place to write", "choose another") from error
+    finally:
+        part.unlink(missing_ok=True)

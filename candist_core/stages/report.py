@@ -6,6 +6,7 @@ from pathlib import Path
 
 from candist_core.config import Location, RunConfig
 from candist_core.edges.report.page import Page
+from candist_core.edges.report.stopped import render_stopped
 from candist_core.edges.store import open_store
 from candist_core.errors import StoreError
 from candist_core.findings import as_checks
@@ -13,13 +14,14 @@ from candist_core.manifest import Manifest
 from candist_core.publish import draft_manifest
 from candist_core.reports import RunReports
 from candist_core.stages.annotate import find_annotations
-from candist_core.stages.check import check_annotations, check_labels
+from candist_core.stages.check import check_annotations, check_corpus, check_labels
 from candist_core.stages.distill import find_student
 from candist_core.stages.evaluate import assess_quality, evaluate_labels
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
 from candist_core.stages.publish import open_publish_store
+from candist_core.stages.stopped import find_stopped
 from candist_core.stages.versions import find_version, scan_version
 from candist_core.version import __version__
 from candist_core.versions import find_content, list_versions
@@ -29,15 +31,17 @@ ROWS_AT_ONCE = 50_000
 
 @dataclass(frozen=True, slots=True)
 class ReportFile:
-    """A report: the page, and the manifest it tells of."""
+    """A report: the page, and the manifest it tells of; `title` names a run that has none."""
 
     html: bytes
-    manifest: Manifest
+    manifest: Manifest | None
+    title: str = ""
 
     @property
     def file_name(self) -> str:
         """A name for the file that tells versions apart."""
-        return f"{self.manifest.dataset}-{self.manifest.version}.html"
+        name = f"{self.manifest.dataset}-{self.manifest.version}" if self.manifest else self.title
+        return f"{name}.html"
 
 
 def report_of_version(reference: Location) -> ReportFile:
@@ -56,13 +60,15 @@ def report_of_version(reference: Location) -> ReportFile:
 
 
 def report_of_run(config: RunConfig) -> ReportFile:
-    """The report of what a run has made; it need not be published, a check may have stopped it.
+    """The report of what a run has made; it need not be published, a check may have stopped it at any stage.
 
     Labels are measured and checked anew, nothing is asked of a teacher or a student, and nothing is written.
 
     Raises:
-        StoreError: the run has not labelled everything yet; the sentence names the stage.
+        StoreError: the run has not labelled everything yet, and no check has stopped it; the sentence names the stage.
     """
+    if stopped := find_stopped(config):
+        return ReportFile(render_stopped(stopped), None, f"{config.name}-stopped")
     reports, page = reports_of_run(config), Page(config.task)
     manifest = draft_manifest(
         open_store(config.store),
@@ -115,15 +121,17 @@ def reports_of_run(config: RunConfig) -> RunReports:
     predicted = [labelled for pair in pairs if (labelled := find_labels(config, *pair, student))]
     if len(predicted) < n:
         raise _unfinished(config, f"{len(predicted)} of {n} shards labelled")
-    quality = assess_quality(config, ingested.texts, annotated, student, predicted)
-    checks = [*check_annotations(config, annotated), *check_labels(config, annotated, predicted)]
+    metrics = evaluate_labels(config, ingested, annotated, predicted, student)
+    quality = assess_quality(config, ingested.texts, annotated, student, predicted, metrics)
+    checks = [*check_corpus(config, ingested), *check_annotations(config, annotated)]
+    checks += check_labels(config, annotated, predicted)
     checks += as_checks(quality.findings, config.checks.on_fail)
     return RunReports(
         ingested=ingested,
         annotated=tuple(annotated),
         student=student,
         predicted=tuple(predicted),
-        metrics=evaluate_labels(config, ingested, annotated, predicted, student),
+        metrics=metrics,
         checks=tuple(checks),
         quality=quality,
     )

@@ -67,7 +67,8 @@ def choose_for_review(reference: Location, budget: int, random_share: float = RA
         StoreError: no such version.
     """
     version = find_version(reference)
-    return Chosen(version.manifest, choose_texts(_rows_of(version), budget, random_share, seed))
+    names = version.manifest.spec.label_names
+    return Chosen(version.manifest, choose_texts(_rows_of(version), budget, random_share, seed, names))
 
 
 def export_review(chosen: Chosen, out: Path, form: ReviewFormat = ReviewFormat.CSV) -> list[Path]:

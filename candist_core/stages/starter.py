@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import yaml
 
-from candist_core.columns import Columns
+from candist_core.columns import Columns, refuse_unparted
 from candist_core.config import SourceConfig, parse_config
 from candist_core.edges.source import find_files, read_batches
 from candist_core.errors import ConfigError, SourceError
@@ -125,6 +125,7 @@ def _first_rows(data: str) -> pl.DataFrame:
 
 
 def _guess_text(rows: pl.DataFrame, data: str) -> str:
+    refuse_unparted(rows.columns, data)
     texts = [name for name, dtype in rows.schema.items() if dtype == pl.String]
     if not texts:
         raise SourceError(

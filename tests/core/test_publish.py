@@ -151,7 +151,9 @@ def test_every_row_has_its_label_gold_and_own_columns_and_repeats_share_the_labe
         "doc_id", "text", "label", "confidence", "candidates", "teacher_label", "source", "needs_review", "reason",
         "gold", "lang", "split",
     ]  # fmt: skip
-    assert published.manifest.counts.model_dump() == {"rows": 5, "texts": 3, "needs_review": 2, "rejects": 1}
+    assert published.manifest.counts.model_dump() == {
+        "rows": 5, "texts": 3, "needs_review": 2, "rejects": 1, "reject_reasons": {"refused": 1},
+    }  # fmt: skip
 
 
 def test_a_version_has_the_files_that_its_manifest_names_and_no_others(work, target):

@@ -82,3 +82,29 @@ def test_a_failed_check_that_repeats_a_finding_is_told_once():
     verdict = judge(manifest_of(metrics=GOOD, **changes), TALLY)
     assert not any("failed" in sentence for sentence in verdict.because)
     assert [action.anchor for action in verdict.actions] == ["findings", "doubtful"]
+
+
+def zeroshot(**student):
+    base = manifest_of()
+    config = {"publish": {"uri": "published"}, "teacher": {"kind": "zeroshot", "model": "minilm"}}
+    return {"config": config, "student": base.student.model_dump(mode="json") | student}
+
+
+def test_a_zero_shot_teacher_s_labels_that_nobody_measured_are_a_first_look_without_a_figure():
+    verdict = judge(manifest_of(**zeroshot()), TALLY)
+    assert (verdict.level, verdict.answer, verdict.is_guess) == ("care", "Use it for a first look only.", True)
+    assert "nobody knows how many of them are right" in verdict.because[0]
+    assert "90.0 %" not in " ".join(verdict.because)
+
+
+def test_an_audit_or_gold_makes_the_same_labels_more_than_a_guess():
+    model = {"places": [], "temperature": 1, "trusts_order": True, "n_audited": 100}
+    calibrated = judge(manifest_of(**zeroshot(label_model=model)), TALLY)
+    assert (calibrated.answer, calibrated.is_guess) == ("You may use it, with care.", False)
+    assert judge(manifest_of(metrics=GOOD, **zeroshot()), TALLY).answer == "You may use it."
+
+
+def test_labels_measured_to_be_wrong_every_third_time_are_a_first_look_whoever_made_them():
+    verdict = judge(manifest_of(metrics=with_gold(share(0.61, 0.5, 0.7, n=8))), TALLY)
+    assert verdict.answer == "Use it for a first look only."
+    assert "61.0 % of them are right" in verdict.because[0]

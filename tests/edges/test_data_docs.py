@@ -12,6 +12,7 @@ from candist_core.edges.ids import IdCounter
 from candist_core.edges.judge import opened
 from candist_core.reports import CheckResult
 from tests.edges.test_expectations import CONFIG, TEACHERS, label_results, labelled, report, with_status
+from tests.edges.test_report import browser as browser
 
 pytestmark = pytest.mark.slow
 
@@ -77,3 +78,23 @@ def test_a_page_may_be_rendered_often_and_leaves_nothing_in_the_context(shards):
 
 def test_a_run_without_anything_to_judge_has_a_page():
     assert "Expectation" in words(page_of([CheckResult(name="c", passed=True, observed="no rows", wanted="0")]))
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
+def test_a_browser_shows_the_page_without_a_network_on_a_desk_and_on_a_phone(browser, shards, tmp_path, width, scheme):
+    path = tmp_path / "index.html"
+    path.write_text(page_of(sum_up(shards), shards))
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, offline=True)
+    page = context.new_page()
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto(path.as_uri())
+    assert (asked, complaints) == ([path.as_uri()], [])
+    said = page.inner_text("body")
+    assert "annotations.unparsed_rate: 9 % (9 of 100)" in said
+    assert "Unsuccessful Expectations" in said
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ink = page.evaluate("getComputedStyle(document.body).color")
+    context.close()
+    assert ink == ("rgb(255, 255, 255)" if scheme == "dark" else "rgb(0, 0, 0)")

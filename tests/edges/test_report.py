@@ -311,6 +311,33 @@ def test_nothing_is_wider_than_the_screen(opened, scheme, width):
 
 
 @pytest.mark.slow
+def test_plots_are_read_on_a_phone_with_legends_that_hide_no_bar(opened):
+    # Nearly all want review: the bars stand high where a legend inside would be.
+    rows = [row(str(i), confidence=0.4 + i % 55 / 100, gold=NAMES[i % 3 == 0]) for i in range(300)]
+    shown = opened(render(frame(*rows)), viewport={"width": 390, "height": 844})
+    box = "document.getElementById('{}').getBoundingClientRect()".format
+    for name in ("confidence", "reliability", "risk"):
+        legend, axes = box(f"{name}-legend_1"), box(f"{name}-patch_2")
+        assert shown.value(f"{legend}.bottom <= {axes}.top + 1"), name
+        assert shown.value(f"{legend}.right <= {box(f'{name}-figure_1')}.right + 1"), name
+    heights = "[...document.querySelectorAll('figure:not(.wide) svg text')].map(t => t.getBoundingClientRect().height)"
+    assert shown.value(f"Math.min(...{heights})") >= 8
+    assert not shown.page.locator("figure.wide svg").is_visible(), "a heat map is too small to read there"
+    assert shown.page.locator("figure.wide table").is_visible()
+
+
+@pytest.mark.slow
+def test_hundreds_of_labels_make_a_page_that_is_small_and_opens(opened):
+    names = tuple(f"label_{j:03d}" for j in range(500))
+    html = render(many_rows(2000, names=names), spec={"labels": [{"name": name} for name in names]})
+    shown = opened(html)
+    assert len(html) < 700_000
+    assert "of 500 labels with most texts to review" in shown.page.inner_text("body")
+    assert shown.page.locator("table.classes tbody tr").count() == 300
+    assert shown.complaints == []
+
+
+@pytest.mark.slow
 def test_dark_mode_turns_page_words_and_plots(opened):
     html = render(many_rows(100))
     colours = {}

@@ -7,10 +7,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from candist_core.config import load_config
-from candist_core.errors import BudgetError, ConfigError, GateError, TransientError
+from candist_core.config import Location, load_config
+from candist_core.edges.store import open_store
+from candist_core.errors import BudgetError, ConfigError, GateError, SilentError, TransientError
 from candist_core.reports import Finding
 from flows.cli import exit_code, main
+from tests.core.test_publish import Run
 from tests.flows.corpora import demo_config, demo_rows, write_config
 
 LABELS = ("--label", "outage: the service is down", "--label", "roaming")
@@ -183,6 +185,7 @@ def test_every_command_explains_itself_with_an_example(candist):
         (GateError("annotate", ("a",)), 3),
         (BudgetError(1.0, 1.0, 1), 4),
         (TransientError("x"), 5),
+        (SilentError("a", "b", "c", "d"), 5),
         (ConfigError("a", "b", "c", "d"), 2),
         (KeyboardInterrupt(), 130),
         (ValueError(), 1),
@@ -261,3 +264,65 @@ def test_labels_stay_readable_on_a_narrow_terminal(capsys):
     out = capsys.readouterr().out
     assert "billing_dispute" in out
     assert "0.50" in out
+
+
+@pytest.mark.parametrize(("sign", "word"), [(";", "';'"), ("\t", "tabs"), ("|", "'|'")])
+def test_columns_parted_by_another_sign_are_told_as_such(candist, tmp_path, sign, word):
+    (tmp_path / "mine.csv").write_text(f"id{sign}text\n1{sign}hello\n2{sign}there\n")
+    wanted = f"found columns that look separated by {word}, wanted by commas"
+    code, _, err = candist("init", "mine.csv", *LABELS)
+    assert code == 2
+    assert wanted in one_sentence(err)
+    assert wanted in refused(candist, tmp_path, {"source": {"uri": str(tmp_path / "mine.csv"), "id": "id"}})
+
+
+def test_a_relative_path_to_the_corpus_says_where_it_was_looked_for(candist, tmp_path):
+    said = refused(candist, tmp_path, {"source": {"uri": "sub/none.csv"}})
+    assert f"found no file at {tmp_path}/sub/none.csv" in said
+    assert "start it in the folder that source.uri counts from" in said
+
+
+def test_the_version_of_the_code_is_told(candist):
+    code, out, _ = candist("--version")
+    assert code == 0
+    assert re.fullmatch(r"candist \d\S*\n", out)
+
+
+@pytest.mark.slow
+def test_a_redis_server_that_does_not_answer_is_a_failure_from_outside(candist, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "k")
+    monkeypatch.setenv("SOME_REDIS", "redis://127.0.0.1:9")
+    limits = {"limits_redis_env": "SOME_REDIS", "max_requests_per_min": 10}
+    teacher = {"kind": "openai", "model": "m", "replies_uri": None, "api_key_env": "SOME_KEY", **limits}
+    code, _, err = candist("run", write_config(tmp_path, demo_config(tmp_path, n=20, teacher=teacher)))
+    assert code == 5
+    assert "no answer at 127.0.0.1:9" in one_sentence(err)
+
+
+def test_labels_replace_a_file_only_when_told_to_and_never_leave_half_of_one(candist, tmp_path, disk_version):
+    for arguments, wanted in (((), 0), ((), 2), (("--force",), 0)):
+        code, _, err = candist("labels", disk_version, "--out", "l.csv", *arguments)
+        assert code == wanted, err
+    (tmp_path / "l.parquet").mkdir()
+    code, _, err = candist("labels", disk_version, "--out", "l.parquet", "--force")
+    assert code == 2
+    assert [path.name for path in tmp_path.glob(".l.*")] == []
+
+
+def test_two_versions_of_one_data_set_are_named_by_a_number_alone(candist, disk_version):
+    for after in ("1", "@1", "latest", "@latest", f"{disk_version}@1"):
+        code, _, err = candist("compare", f"{disk_version}@1", after)
+        assert code == 0, err
+    code, _, err = candist("compare", f"{disk_version}@1", "7")
+    assert code == 2
+    assert "7" in one_sentence(err)
+    assert candist("compare", disk_version, "1")[0] == 0
+
+
+@pytest.fixture
+def disk_version(tmp_path):
+    """A data set with one version."""
+    work, target = (open_store(Location(uri=str(tmp_path / name))) for name in ("work", "published"))
+    run = Run(work)
+    run.publish(target)
+    return f"{tmp_path}/published/{run.config.dataset}"

@@ -131,11 +131,11 @@ def test_texts_drawn_for_an_audit_are_distinct_show_no_verdict_and_come_back_onc
         }
     )
     drawn = draw_audit(frame, n=100, seed=0)
-    assert drawn.columns == ["doc_id", "text", "candidates", "label", "why"]
+    assert drawn.columns == ["doc_id", "text", "label", "why"]
     assert set(drawn["why"]) == {"random"}
     assert sorted(drawn["text"]) == sorted(set(texts))
     assert draw_audit(frame, n=10, seed=0)["doc_id"].to_list() != draw_audit(frame, n=10, seed=1)["doc_id"].to_list()
-    assert drawn["candidates"].to_list() == [["a", "b"]] * 49
+    assert set(drawn["label"]) == {""}, "what was found is not shown"
     export_labels(drawn.with_columns(label=pl.Series(["a", *[""] * 48])), tmp_path / "audit.csv")
     config = AuditConfig(uri=str(tmp_path / "audit.csv"))
     assert read_audit(config, Location(uri="."), ("a", "b")) == {drawn["text"][0]: Verdict("a", is_random=True)}

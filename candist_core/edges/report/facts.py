@@ -5,6 +5,7 @@ from typing import Any
 
 from candist_core.edges.report.words import count, dollars, duration, percent, size
 from candist_core.manifest import Manifest
+from candist_core.rejects import reasons_in_words
 from candist_core.reports import Interval
 from candist_core.tally import Tally
 from candist_core.verdict import measured
@@ -30,14 +31,18 @@ def measures(manifest: Manifest, tally: Tally) -> list[Fact]:
         facts += [
             Fact("Final labels that are right", _interval(gold.final_accuracy), _over(gold.final_accuracy)),
             Fact("The same, where no review is wanted", _interval(gold.kept_accuracy), _over(gold.kept_accuracy)),
-            Fact("Teacher's first labels that are right", _interval(gold.teacher_accuracy), "what the LLM alone gives"),
+            Fact(
+                "Teacher's first labels that are right",
+                _interval(gold.teacher_accuracy),
+                "what the teacher alone gives",
+            ),
             Fact("Coverage", _interval(gold.coverage), "sets that hold the true label"),
             Fact("Macro F1", f"{gold.macro_f1:.3f}", "every label counts the same, however rare"),
         ]
         if gold.lift is not None:
             facts.append(Fact("Lift", f"{gold.lift:.1f}", "worth of a further label, over a random one's; 1 is none"))
     elif quality is not None and quality.coverage.n:
-        where = "measured on an audit" if quality.is_audited else "estimated by the student"
+        where = "measured on an audit" if quality.is_audited else "estimated by the student, not measured"
         facts.append(Fact("Coverage", _interval(quality.coverage), f"sets that hold the true label, {where}"))
     facts.append(Fact("Labels in a set", f"{metrics.mean_set_size:.2f}", "mean; 1 is a teacher without doubt"))
     if quality is not None:
@@ -100,7 +105,7 @@ def lineage_facts(manifest: Manifest, is_numbered: bool) -> list[Fact]:
     return [
         *sources,
         Fact("Rows", count(manifest.counts.rows), f"{count(manifest.counts.texts)} distinct texts"),
-        Fact("Rejects", count(manifest.counts.rejects), "rows without a label, with reasons in rejects.parquet"),
+        Fact("Rejects", count(manifest.counts.rejects), _why(manifest)),
         Fact("Teacher", f"{kind} {model or ''}".strip() + (f" and {more} more" if more else "")),
         Fact("Strategy", str(manifest.spec.strategy), f"at most {manifest.spec.max_candidates} labels a set"),
         Fact("Student", manifest.student.base_model, f"method {_setting(manifest, 'student', 'method')}"),
@@ -109,6 +114,12 @@ def lineage_facts(manifest: Manifest, is_numbered: bool) -> list[Fact]:
         Fact("Run", manifest.run_id or "not named"),
         Fact("Code", f"candist {manifest.code_version}", f"seed {manifest.seed}"),
     ]
+
+
+def _why(manifest: Manifest) -> str:
+    """Why rows were rejected, where the version tells."""
+    told = reasons_in_words(manifest.counts.reject_reasons)
+    return f"rows without a label: {told}" if told else "rows without a label, with reasons in rejects.parquet"
 
 
 def _setting(manifest: Manifest, group: str, name: str) -> Any:

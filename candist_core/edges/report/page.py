@@ -1,27 +1,18 @@
-"""The page itself: what a template is filled with, and the policy under which a browser shows it.
-
-Texts, labels, ids and reasons come from a corpus that nobody vouches for. Invariant: each of them passes `shown` and
-the template's escaping, none stands inside a script or a style, and the page's policy lets no other script run.
-"""
+"""The report of a version, or of a run that has labelled everything: what its template is filled with."""
 
 import json
-from base64 import b64encode
-from hashlib import sha256
-from importlib.resources import files
 
 import polars as pl
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from candist_core.doubtful import MAX_CHARS, MAX_SHOWN, Doubtful
 from candist_core.edges.report.facts import cost_facts, lineage_facts, measures
+from candist_core.edges.report.frame import render_page
 from candist_core.edges.report.plots import all_plots
-from candist_core.edges.report.words import count, dollars, percent, shortened, shown, size
 from candist_core.labels import MIN_CONFIDENCE
 from candist_core.manifest import Manifest
 from candist_core.spec import TaskSpec
 from candist_core.tally import Tally
-from candist_core.verdict import by_weight, failed_checks, judge, measured, reference, sentence
+from candist_core.verdict import by_weight, failed_checks, judge, measured, reference
 
 MAX_CLASSES = 300
 """Labels in the table; of more, those with most texts to review are shown."""
@@ -60,12 +51,8 @@ class Page:
             is_published: False for a run whose labels stand in no version.
         """
         tally, doubtful = self._tally, self._doubtful.rows
-        style, script = _asset("page.css"), _asset("page.js")
-        template = _environment().from_string(_asset("page.html"))
-        html = template.render(
-            policy=_policy(style, script),
-            style=style,
-            script=script,
+        return render_page(
+            "page.html",
             manifest=manifest,
             is_numbered=is_numbered,
             is_published=is_published,
@@ -90,36 +77,6 @@ class Page:
             lineage=lineage_facts(manifest, is_numbered and is_published),
             config=json.dumps(manifest.config, indent=2, ensure_ascii=False),
         )
-        return html.encode()
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        # Whatever a template prints passes here; markup of our own is no plain str.
-        finalize=lambda value: shown(value) if type(value) is str else value,
-    )
-    environment.filters |= {
-        "count": count, "percent": percent, "dollars": dollars, "size": size, "short": shortened,
-        "sentence": sentence,
-    }  # fmt: skip
-    return environment
-
-
-def _asset(name: str) -> Markup:
-    """A file of this package, in which nothing of the corpus stands."""
-    text = files(__package__).joinpath(name).read_text(encoding="utf-8")
-    return Markup(text)  # nosec B704
-
-
-def _policy(style: str, script: str) -> str:
-    """A Content-Security-Policy under which nothing is fetched and only these two run, known by their hashes."""
-    kinds = {"style-src": style, "script-src": script}
-    hashed = [f"{kind} 'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for kind, text in kinds.items()]
-    return "; ".join(["default-src 'none'", *hashed, "base-uri 'none'", "form-action 'none'"])
 
 
 def _explained(reason: str) -> str:

@@ -21,6 +21,7 @@ from candist_core.tally import FINE_BINS, Tally
 _BARS = 20
 _RELIABILITY_BINS = 10
 _MAX_SIZE = 10
+_ROOMY = 4
 MAX_HEATMAP = 30
 """Labels from which on a heat map's names can no longer be read; the list of confusions serves alone."""
 
@@ -110,12 +111,12 @@ def confidence_plot(tally: Tally) -> Plot:
         # An empty bar on top of another would hold the axis at that one's height.
         highest = max(bars["n"].to_list(), default=1)
         axes.set_ylim(0, 1.12 * highest)
-        axes.text(MIN_CONFIDENCE - 0.005, 0.62 * highest, f"review below {MIN_CONFIDENCE} ", ha="right", fontsize=7.5)
-        axes.set(xlim=(min(lowest, 0.5), 1.0), xlabel="confidence", ylabel="texts")
+        axes.set(xlim=(min(lowest, 0.5), 1.0), xlabel=f"confidence (dashed: review below {MIN_CONFIDENCE})")
+        axes.set_ylabel("texts")
         axes.yaxis.set_major_formatter(_THOUSANDS)
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.grid(axis="y")
-        axes.legend(loc="upper left", handlelength=1.6)
+        _legend_above(axes)
 
     rows = tuple(
         (f"{b / _BARS:.2f} to {(b + 1) / _BARS:.2f}", count(n), count(n_review))
@@ -146,8 +147,11 @@ def size_plot(tally: Tally) -> Plot:
 
     def paint(axes: Axes) -> None:
         bars = axes.bar(words, sizes["n"].to_list(), color=INKS["accent"], width=0.6)
+        # Over more bars the words would run into each other; the numbers below have them all.
+        is_roomy = len(words) <= _ROOMY
         notes = [
-            count(row["n"]) + (f"\n{percent(row['n_covered'] / row['n_gold'])} cover" if row["n_gold"] else "")
+            count(row["n"])
+            + (f"\n{percent(row['n_covered'] / row['n_gold'])} cover" if row["n_gold"] and is_roomy else "")
             for row in sizes.iter_rows(named=True)
         ]
         axes.bar_label(bars, notes, padding=2, fontsize=7.5)
@@ -201,7 +205,7 @@ def reliability_plot(confidences: pl.DataFrame) -> Plot:
         axes.set(xlim=(lowest - 0.05, 1.03), ylim=(lowest - 0.05, 1.03))
         axes.set(xlabel="confidence", ylabel="share that is right")
         axes.grid()
-        axes.legend(loc="lower right", markerscale=0.6)
+        _legend_above(axes, markerscale=0.6)
 
     rows = tuple(
         (f"{b / 10:.1f} to {(b + 1) / 10:.1f}", count(n), f"{said:.3f}", f"{right:.3f}")
@@ -239,7 +243,7 @@ def risk_plot(confidences: pl.DataFrame) -> Plot:
         axes.set(xlabel="share of texts kept, the surest first (%)", ylabel="right (%)")
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.grid()
-        axes.legend(loc="lower left")
+        _legend_above(axes)
 
     rows = tuple((percent(share), percent(accuracy)) for share, accuracy in steps)
     name = "risk"
@@ -308,6 +312,14 @@ def _paint_confusion(confusion: pl.DataFrame, names: tuple[str, ...], axes: Axes
     axes.tick_params(length=0)
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
+
+
+def _legend_above(axes: Axes, markerscale: float = 1.0) -> None:
+    """A legend over the axes, where it hides no bar and no curve, however these turn out."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, handlelength=1.6, columnspacing=1.2,
+        markerscale=markerscale,
+    )  # fmt: skip
 
 
 def _accuracy_at(curve: pl.DataFrame, share: float) -> float:

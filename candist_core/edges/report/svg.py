@@ -47,7 +47,7 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 _FONT = re.compile(r"(?:^|\s)([\d.]+)px\b")
 
 
-def draw(name: str, paint: Callable[[Axes], None], height: float = 2.5, width: float = 4.6) -> Markup:
+def draw(name: str, paint: Callable[[Axes], None], height: float = 2.4, width: float = 4.0) -> Markup:
     """Paint on fresh axes and give them as one `<svg>`; ids begin with the name.
 
     Args:
