@@ -136,7 +136,9 @@ def roll_back(store: TableStore, target: Manifest, created_at: datetime) -> tupl
     if gone := [file.path for file in target.files if f"{target.folder}/{file.path}" not in stored]:
         what = f"{len(gone)} of its files gone, the first is {gone[0]}"
         raise StoreError(f"version {target.number} of {target.dataset}", what, "all of them", "choose another version")
-    again = target.model_copy(update={"created_at": created_at, "restores": target.restores or target.number})
+    again = target.model_copy(
+        update={"created_at": created_at, "restores": target.restores or target.number, "changes": None}
+    )
     for _ in range(MAX_RACES):
         numbers = list_versions(store, target.dataset)
         latest = read_numbered(store, target.dataset, numbers[-1])
