@@ -15,6 +15,7 @@ from rich.markup import escape
 from candist_core.config import load_config
 from candist_core.errors import BudgetError, CandistError, ConfigError, GateError, TransientError
 from candist_core.teacher_config import TeacherKind
+from flows.forget_cli import app as forget_app
 from flows.launch import launch, say_interrupted, settled
 from flows.options import ConfigPath, Endpoint, Profile, Quiet, Reask, Region, Sets, VersionArg, Yes, located
 from flows.quarantine_cli import app as quarantine_app
@@ -33,6 +34,7 @@ app = typer.Typer(
 replies_app = typer.Typer(no_args_is_help=True, help="What the teacher answered.")
 app.add_typer(replies_app, name="replies")
 app.add_typer(versions_app)
+app.add_typer(forget_app)
 app.add_typer(review_app, name="review")
 app.command()(compare)
 app.add_typer(quarantine_app, name="quarantine")

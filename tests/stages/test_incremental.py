@@ -2,12 +2,9 @@
 
 import pytest
 
-from candist_core.edges.store import open_store
-from candist_core.errors import DriftError
-from candist_core.incremental_config import OnDrift
 from candist_core.reports import RunReports
 from candist_core.stages.annotate import annotate_shard
-from candist_core.stages.distill import distill_student, find_student
+from candist_core.stages.distill import distill_student
 from candist_core.stages.evaluate import assess_quality, evaluate_labels
 from candist_core.stages.incremental import adopt_student, find_base, judge_student
 from candist_core.stages.ingest import ingest_corpus
@@ -15,7 +12,7 @@ from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import predict_shard
 from candist_core.stages.publish import publish_version
 from candist_core.stages.versions import load
-from tests.flows.corpora import demo_config, demo_replies, demo_rows, write_jsonl
+from tests.flows.corpora import demo_config, demo_replies, write_jsonl
 
 pytestmark = pytest.mark.slow
 
