@@ -7,7 +7,14 @@ from prefect_dask.task_runners import PrefectDaskFuture
 
 from candist_core.config import RunConfig
 from candist_core.reports import AnnotateReport, DistillReport, IngestReport, StudentOrigin
-from candist_core.stages.incremental import Adopted, Base, find_adopted, find_base, judge_student
+from candist_core.stages.incremental import (
+    Adopted,
+    Base,
+    find_adopted,
+    find_base,
+    judge_student,
+    stop_if_drifted,
+)
 from flows.progress import Watch
 from flows.runner import Cluster, run_window
 from tasks.incremental import adopt_student
@@ -34,6 +41,7 @@ def reuse_student(
     origin = judge_student(config, adopted)
     rows = [check.model_dump(include={"name", "passed", "observed", "wanted"}) for check in origin.checks]
     create_table_artifact(rows, key="drift", description="New texts beside those that the student learned from")
+    stop_if_drifted(config, origin)
     watch.say(f"{f'student of version {origin.number}' if origin.is_reused else 'distilling'}: {origin.reason}")
     return (adopted.student if origin.is_reused else None), origin
 

@@ -123,17 +123,23 @@ def adopt_student(
     return report
 
 
-def judge_student(config: RunConfig, adopted: Adopted) -> StudentOrigin:
-    """Whether the student is still fit for new texts.
+def find_reused(
+    config: RunConfig, texts: Sequence[TableRef], annotated: Sequence[AnnotateReport]
+) -> tuple[DistillReport, StudentOrigin] | None:
+    """The student that an earlier run over the same texts took over, and where it came from, if it did."""
+    if not config.incremental.reuse_student or isinstance(base := find_base(config, texts, annotated), str):
+        return None
+    if (adopted := find_adopted(config, base, texts, annotated)) is None:
+        return None
+    origin = judge_student(config, adopted)
+    return (adopted.student, origin) if origin.is_reused else None
 
-    Raises:
-        DriftError: it is not, and the run is to stop.
-    """
+
+def judge_student(config: RunConfig, adopted: Adopted) -> StudentOrigin:
+    """Whether the student is still fit for new texts, and so is reused."""
     settings, drift = config.incremental, adopted.drift
     checks = drift_checks(drift, settings, config.task.label_names) if drift is not None else ()
     failed = [check for check in checks if not check.passed]
-    if failed and settings.on_drift is OnDrift.FAIL:
-        raise DriftError("drift", tuple(map(str, failed)))
     is_reused = not failed or settings.on_drift is OnDrift.WARN
     if not adopted.n_new:
         reason = "no text is new"
@@ -151,6 +157,17 @@ def judge_student(config: RunConfig, adopted: Adopted) -> StudentOrigin:
         n_new=adopted.n_new,
         checks=checks,
     )
+
+
+def stop_if_drifted(config: RunConfig, origin: StudentOrigin) -> None:
+    """End a run that is to stop at drift.
+
+    Raises:
+        DriftError: naming each threshold that was passed.
+    """
+    failed = tuple(str(check) for check in origin.checks if not check.passed)
+    if failed and config.incremental.on_drift is OnDrift.FAIL:
+        raise DriftError("drift", failed)
 
 
 def _key(config: RunConfig, base: Base, texts: Sequence[TableRef], annotated: Sequence[AnnotateReport]) -> str:

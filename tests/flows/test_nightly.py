@@ -14,7 +14,7 @@ from candist_core.versions import list_versions
 from flows.label_corpus import label_corpus
 from flows.summary import manifest_rows, published_rows
 from tests.fakes import ChatServer, user_text
-from tests.flows.corpora import demo_config, demo_rows, write_config, write_jsonl
+from tests.flows.corpora import demo_config, demo_rows, recipe_rows, write_config, write_jsonl
 from tests.flows.test_flow_kills import Run
 from tests.flows.test_label_corpus import answers_by_text
 from tests.stages.test_forget import ids_in
@@ -22,15 +22,6 @@ from tests.stages.test_forget import ids_in
 pytestmark = pytest.mark.flow
 
 N_FIRST, N_MORE, N_OTHER = 120, 40, 40
-
-
-def other_rows() -> list[dict[str, str]]:
-    """Rows of another kind: recipes, which the teacher all takes for billing disputes."""
-    foods = ("leek", "plum", "rice", "lentil", "quince", "barley")
-    return [
-        {"id": f"recipe-{i}", "text": f"Simmer the {foods[i % 6]} with {i} cloves and salt, then serve it warm."}
-        for i in range(N_OTHER)
-    ]
 
 
 def test_three_nights_new_rows_then_drift_then_a_deletion(tmp_path, prefect_server, monkeypatch):
@@ -91,7 +82,7 @@ def test_three_nights_new_rows_then_drift_then_a_deletion(tmp_path, prefect_serv
         )
 
         # Night two: texts of another kind, and a row whose text was mended.
-        write_jsonl(corpus, [rows[0] | {"text": f"{rows[0]['text']} Please help."}, *rows[1:], *other_rows()])
+        write_jsonl(corpus, [rows[0] | {"text": f"{rows[0]['text']} Please help."}, *rows[1:], *recipe_rows(N_OTHER)])
         third = label_corpus(config).manifest
         assert len(server.requests) == n_asked + N_OTHER + 1
         assert (third.number, third.origin.is_reused) == (3, False)
