@@ -12,7 +12,7 @@ import yaml
 
 from candist_core.config import RunConfig
 from candist_core.manifest import Counts
-from candist_core.reports import EvaluateReport
+from candist_core.reports import EvaluateReport, VersionChanges
 
 _COLUMNS = {
     "doc_id": "the row's id",
@@ -36,6 +36,7 @@ def dataset_card(
     columns: Sequence[str],
     counts: Counts,
     metrics: EvaluateReport,
+    changes: VersionChanges | None = None,
 ) -> str:
     """Write the card of one version.
 
@@ -46,8 +47,9 @@ def dataset_card(
         columns: columns of the data.
         counts: rows of the version.
         metrics: what is known of the labels.
+        changes: its rows beside those of the version before, where there was one.
     """
-    parts = [_head(config, splits, counts), _about(config, version, counts)]
+    parts = [_head(config, splits, counts), _about(config, version, counts, changes)]
     parts += [_quality(metrics), _labels(config, metrics), _columns(columns), _making(config)]
     return "\n\n".join(parts) + "\n"
 
@@ -76,12 +78,13 @@ def _head(config: RunConfig, splits: Mapping[str, int], counts: Counts) -> str:
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---"
 
 
-def _about(config: RunConfig, version: str, counts: Counts) -> str:
+def _about(config: RunConfig, version: str, counts: Counts, changes: VersionChanges | None) -> str:
+    grown = f"\n\nRows {changes}." if changes else ""
     return (
         f"# {escaped(config.dataset)}\n\n{counts.rows:,} texts, each with one of {len(config.task.labels)} labels, the "
         "set of labels that a large language model held possible, and a confidence. "
         f"{counts.needs_review:,} rows are marked for review; {counts.rejects:,} rejects, with reasons, are in "
-        f"`rejects.parquet`.\n\nVersion `{version}`, made with candist.\n\n"
+        f"`rejects.parquet`.\n\nVersion `{version}`, made with candist.{grown}\n\n"
         '```python\nimport polars as pl\n\nlabels = pl.read_parquet("data/*.parquet")\n```'
     )
 

@@ -40,7 +40,10 @@ class Moved(Report):
 
 
 class Comparison(Report):
-    """What differs between two versions. `before` and `after` name them: number and id."""
+    """What differs between two versions. `before` and `after` name them: number and id.
+
+    `n_other_text` of the rows in both have another text.
+    """
 
     before: str
     after: str
@@ -49,6 +52,7 @@ class Comparison(Report):
     n_only_after: int
     n_changed: int
     n_reviewed: int
+    n_other_text: int = 0
     moves: tuple[Move, ...]
     metrics: tuple[Moved, ...]
     new_labels: tuple[str, ...]
@@ -68,7 +72,7 @@ def compare_versions(first: Manifest, second: Manifest, rows: pl.DataFrame, othe
         Moves with the most rows first, each with its first rows in the order of the second version; metrics that both
         or one has, equal ones included.
     """
-    columns = ["doc_id", "label"]
+    columns = ["doc_id", "text", "label"]
     both = others.join(rows.select(columns), on="doc_id", how="inner", suffix="_before", maintain_order="left")
     changed = both.filter(pl.col("label") != pl.col("label_before"))
     names, others_names = first.spec.label_names, second.spec.label_names
@@ -80,6 +84,7 @@ def compare_versions(first: Manifest, second: Manifest, rows: pl.DataFrame, othe
         n_only_after=others.height - both.height,
         n_changed=changed.height,
         n_reviewed=int((changed["source"] == "reviewed").sum()),
+        n_other_text=int((both["text"] != both["text_before"]).sum()),
         moves=tuple(_moves(changed)),
         metrics=tuple(_moved(first, second)),
         new_labels=tuple(name for name in others_names if name not in names),

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from candist_core.checks_config import ChecksConfig
 from candist_core.errors import ConfigError
+from candist_core.incremental_config import IncrementalConfig
 from candist_core.spec import Settings, TaskSpec
 from candist_core.teacher_config import BudgetConfig, Combine, ShotsConfig, TeacherConfig
 
@@ -227,6 +228,9 @@ class RunConfig(Settings):
     audit: AuditConfig = Field(default_factory=lambda: AuditConfig(), description="Texts labelled by a person.")
     reask: ReaskConfig = Field(default_factory=lambda: ReaskConfig(), description="Texts to ask about again.")
     checks: ChecksConfig = Field(default_factory=ChecksConfig, description="Gates.")
+    incremental: IncrementalConfig = Field(
+        default_factory=lambda: IncrementalConfig(), description="Runs over a corpus that grows."
+    )
     budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What the run may spend.")
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig(), description="Where the work runs.")
     publish: PublishConfig = Field(default_factory=lambda: PublishConfig(), description="Where versions appear.")

@@ -16,6 +16,7 @@ CandistError
     ├── EmptyCandidateSetError
     ├── RowError              one request is at fault; its row becomes a reject
     ├── GateError             a check failed; nothing is published
+    │   └── DriftError        new texts are far from what the student learned from
     └── BudgetError           the hard cap on spending is reached
 
 Errors take positional arguments and hand all of them to `super().__init__`.
@@ -139,6 +140,17 @@ class GateError(TerminalError):
     @property
     def _listing(self) -> str:
         return "rejects" if self.stage == "corpus" else "quarantine list"
+
+
+class DriftError(GateError):
+    """New texts are beyond thresholds of drift, and the run is to stop there."""
+
+    def __str__(self) -> str:
+        return (
+            f"new texts have drifted from what the student learned from, nothing is published: "
+            f"{'; '.join(self.failures)}; distil anew with incremental.on_drift=redistill, go on with the old student "
+            "with incremental.on_drift=warn, or raise the threshold, and run again, what is done is kept"
+        )
 
 
 class BudgetError(TerminalError):

@@ -2,11 +2,12 @@
 
 Rows come in batches and tables go out through a callable, so that a corpus of any length passes in bounded memory.
 Invariants: a shard has exactly `shard_rows` rows, the last what is left; every row of the source is one row of
-examples or one of rejects; each distinct text stands in `texts` once, under the id of its first row.
+examples or one of rejects, but for rows to be forgotten, which leave no trace; each distinct text stands in `texts`
+once, under the id of its first row.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import polars as pl
@@ -21,6 +22,7 @@ from candist_core.tables import EXAMPLES, REJECTS, TEXTS, Contract, TableRef, em
 
 WriteTable = Callable[[str, int, pl.DataFrame], TableRef]
 ReadTable = Callable[[TableRef], pl.DataFrame]
+IsForgotten = Callable[[pl.DataFrame], pl.Series]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ def ingest(
     files: tuple[SourceFile, ...],
     write: WriteTable,
     read: ReadTable,
+    is_forgotten: IsForgotten | None = None,
 ) -> IngestReport:
     """Turn the rows of a corpus into shards.
 
@@ -57,6 +60,7 @@ def ingest(
         write: stores one table (contract, index of the shard, frame). A shard of examples is written again at the
             end when later rows brought new columns or other types.
         read: the table that `write` stored.
+        is_forgotten: which rows, of doc_id and text, leave no trace.
 
     Returns:
         The tables. Rejects have one of the reasons empty, oversized, undecodable, no_id, duplicate_id.
@@ -70,8 +74,10 @@ def ingest(
     texts = _Shards(TEXTS, source.shard_rows, write, read)
     n_rows = n_gold = 0
     for batch in batches:
-        n_rows += batch.rows.height + len(batch.bad)
         rows, others = columns.read(batch.rows, batch.uri)
+        if is_forgotten is not None:
+            batch, rows, others = _without(is_forgotten(rows), batch, rows, others)
+        n_rows += batch.rows.height + len(batch.bad)
         rows = ids.assign(_judge(rows.with_columns(line=batch.lines), source), has_ids=source.id is not None)
         rejects.append(_rejected(rows, batch, source))
         is_usable = rows["reason"].is_null()
@@ -98,6 +104,15 @@ def ingest(
         user_columns=tuple(name for name in examples.schema if name not in EXAMPLES.columns),
         reject_reasons=count_reasons(rejected),
     )
+
+
+def _without(
+    is_gone: pl.Series, batch: SourceBatch, rows: pl.DataFrame, others: pl.DataFrame
+) -> tuple[SourceBatch, pl.DataFrame, pl.DataFrame]:
+    """A batch and what was read of it, without some rows."""
+    left = ~is_gone
+    shown = replace(batch, rows=batch.rows.filter(left), lines=batch.lines.filter(left))
+    return shown, rows.filter(left), others.filter(left) if others.width else others
 
 
 def _judge(rows: pl.DataFrame, source: SourceConfig) -> pl.DataFrame:

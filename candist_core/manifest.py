@@ -13,7 +13,17 @@ from pydantic import AfterValidator, Field, ValidationError
 from candist_core.errors import ContractError, StoreError
 from candist_core.paths import check_relative
 from candist_core.ports import ReportT
-from candist_core.reports import CheckResult, EvaluateReport, QualityReport, Report, SourceFile, StudentReport, Usage
+from candist_core.reports import (
+    CheckResult,
+    EvaluateReport,
+    QualityReport,
+    Report,
+    SourceFile,
+    StudentOrigin,
+    StudentReport,
+    Usage,
+    VersionChanges,
+)
 from candist_core.spec import TaskSpec
 
 CONTRACT = "manifest/1"
@@ -72,6 +82,8 @@ class Manifest(Report):
     metrics: EvaluateReport
     # Versions of before it was told have none.
     quality: QualityReport | None = None
+    origin: StudentOrigin | None = Field(None, description="of the student, where runs reuse one")
+    changes: VersionChanges | None = Field(None, description="rows beside those of the version before")
 
     @property
     def folder(self) -> str:

@@ -166,10 +166,14 @@ class DistillReport(StudentReport):
     label_model: LabelModel
     beliefs: dict[str, TableRef]
     reviewed: TableRef
+    settings_key: str = Field("", description="of all that it learned by but the texts; empty: not to be reused")
+    kept: dict[str, TableRef] = Field({}, description="labels that stay, by the sha256 of a shard of texts")
 
     def of_shard(self, texts: TableRef) -> "DistillReport":
-        """The same with the beliefs about one shard only: what travels to its worker."""
-        return self.model_copy(update={"beliefs": {texts.sha256: self.beliefs[texts.sha256]}})
+        """The same with the tables about one shard only: what travels to its worker."""
+        own = {name: {key: table for key, table in getattr(self, name).items() if key == texts.sha256}
+               for name in ("beliefs", "kept")}  # fmt: skip
+        return self.model_copy(update=own)
 
 
 class PredictReport(Report):
@@ -337,6 +341,39 @@ class QualityReport(Report):
     findings: tuple[Finding, ...] = ()
 
 
+class StudentOrigin(Report):
+    """Where the student of an incremental run came from: of an earlier version, or distilled by this run, and why."""
+
+    is_reused: bool
+    reason: str
+    number: int | None = Field(None, description="of the version whose run distilled it; None: this run")
+    version: str | None = None
+    n_new: int = Field(0, description="texts that are not in the version before")
+    checks: tuple[CheckResult, ...] = Field((), description="drift of new texts, where there were enough of them")
+
+
+class VersionChanges(Report):
+    """Rows of a version beside those of the one before it, matched by doc_id. `n_changed` have another text.
+
+    `n_relabelled` of the kept rows have another label.
+    """
+
+    number: int
+    version: str
+    n_added: int
+    n_changed: int
+    n_removed: int
+    n_kept: int
+    n_relabelled: int
+
+    def __str__(self) -> str:
+        """One line."""
+        return (
+            f"since version {self.number}: {self.n_added:,} added, {self.n_changed:,} changed, {self.n_removed:,} "
+            f"removed, {self.n_kept:,} kept, {self.n_relabelled:,} of them with another label"
+        )
+
+
 class RunReports(Report):
     """What every stage of one run reported, up to publication."""
 
@@ -347,6 +384,8 @@ class RunReports(Report):
     metrics: EvaluateReport
     checks: tuple[CheckResult, ...]
     quality: QualityReport | None = None
+    origin: StudentOrigin | None = None
+    changes: VersionChanges | None = None
 
     @property
     def usage(self) -> Usage:

@@ -1,7 +1,7 @@
 """Versions of a data set: their numbers, their tags, and the commit that all of them go through.
 
 ```
-<dataset>/manifests/v00000001.json     a commit; created once, never changed, never removed
+<dataset>/manifests/v00000001.json     a commit; created once, never changed; goes with `candist remove`
 <dataset>/tags/<name>.json             a name that a person gave to a number; one object, replaced as a whole
 <dataset>/latest.json                  a hint for people
 ```
@@ -85,7 +85,7 @@ def read_numbered(store: TableStore, dataset: str, number: int) -> Manifest:
         ContractError: it is of a later version of candist, or of another data set or number.
         StoreError: there is none.
     """
-    path = _path(dataset, number)
+    path = manifest_path(dataset, number)
     manifest = decode_manifest(store.read_bytes(path), path)
     if (manifest.dataset, manifest.number) != (dataset, number):
         found = f"{manifest.dataset} number {manifest.number} in {path}"
@@ -107,7 +107,7 @@ def next_manifest(store: TableStore, manifest: Manifest, numbers: list[int]) -> 
 
 def commit(store: TableStore, manifest: Manifest) -> bool:
     """Create the manifest under its number: the moment at which a version is there. False: the number is taken."""
-    if not store.create_bytes(_path(manifest.dataset, manifest.number), encode_manifest(manifest)):
+    if not store.create_bytes(manifest_path(manifest.dataset, manifest.number), encode_manifest(manifest)):
         return False
     hint = {"contract": "latest/1", "number": manifest.number, "version": manifest.version}
     try:
@@ -136,7 +136,9 @@ def roll_back(store: TableStore, target: Manifest, created_at: datetime) -> tupl
     if gone := [file.path for file in target.files if f"{target.folder}/{file.path}" not in stored]:
         what = f"{len(gone)} of its files gone, the first is {gone[0]}"
         raise StoreError(f"version {target.number} of {target.dataset}", what, "all of them", "choose another version")
-    again = target.model_copy(update={"created_at": created_at, "restores": target.restores or target.number})
+    again = target.model_copy(
+        update={"created_at": created_at, "restores": target.restores or target.number, "changes": None}
+    )
     for _ in range(MAX_RACES):
         numbers = list_versions(store, target.dataset)
         latest = read_numbered(store, target.dataset, numbers[-1])
@@ -209,5 +211,6 @@ def _tag_path(dataset: str, name: str) -> str:
     return f"{dataset}/tags/{name}.json"
 
 
-def _path(dataset: str, number: int) -> str:
+def manifest_path(dataset: str, number: int) -> str:
+    """Where the manifest of a number lies."""
     return f"{dataset}/manifests/v{number:08d}.json"

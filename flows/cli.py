@@ -26,6 +26,7 @@ from candist_core.errors import (
 from candist_core.teacher_config import TeacherKind
 from candist_core.version import __version__
 from flows.gate import stop_if_failed
+from flows.forget_cli import app as forget_app
 from flows.launch import launch, say_interrupted, settled
 from flows.options import ConfigPath, Endpoint, Force, Profile, Quiet, Reask, Region, Sets, VersionArg, Yes, located
 from flows.quarantine_cli import app as quarantine_app
@@ -45,6 +46,7 @@ app = typer.Typer(
 replies_app = typer.Typer(no_args_is_help=True, help="What the teacher answered.")
 app.add_typer(replies_app, name="replies")
 app.add_typer(versions_app)
+app.add_typer(forget_app)
 app.add_typer(review_app, name="review")
 app.command()(compare)
 app.command()(rejects)

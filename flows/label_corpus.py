@@ -25,6 +25,7 @@ from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
 from flows.annotation import annotate_shards
 from flows.gate import stop_if_failed
+from flows.incremental import reuse_student
 from flows.progress import Watch
 from flows.runner import Cluster, run_window
 from flows.summary import summary_markdown
@@ -70,7 +71,8 @@ def label_corpus(config: RunConfig) -> Published:
         with watch.stage("check", len(annotated), "shards"):
             checks += check_annotations(config, annotated)
             _gate("annotations", checks)
-        student = _distill(config, ingested, annotated, cluster, watch)
+        student, origin = reuse_student(config, ingested, annotated, cluster, watch)
+        student = student or _distill(config, ingested, annotated, cluster, watch)
         predicted = _predict(config, ingested, annotated, student, cluster, watch)
         with watch.stage("evaluate", ingested.n_examples, "rows"):
             metrics = evaluate_labels(config, ingested, annotated, predicted, student)
@@ -81,6 +83,7 @@ def label_corpus(config: RunConfig) -> Published:
                 )
             checks += check_labels(config, annotated, predicted)
             checks += as_checks(quality.findings, config.checks.on_fail)
+            checks += origin.checks if origin is not None and origin.is_reused else ()
             _gate("labels", checks)
         with watch.stage("publish", ingested.n_examples, "rows"):
             reports = RunReports(
@@ -91,6 +94,7 @@ def label_corpus(config: RunConfig) -> Published:
                 metrics=metrics,
                 checks=tuple(checks),
                 quality=quality,
+                origin=origin,
             )
             published = publish_version(config, reports, runtime.flow_run.id)
         create_markdown_artifact(summary_markdown(published), key="summary", description="What the run made")

@@ -66,6 +66,7 @@ def print_comparison(console: Console, found: Comparison) -> None:
     others = [
         (found.n_only_before, "only in the first"),
         (found.n_only_after, "only in the second"),
+        (found.n_other_text, "in both with another text"),
     ]
     more = "".join(f", {n:,} {where}" for n, where in others if n)
     share = f" ({100 * found.n_changed / found.n_both:.1f} %)" if found.n_both else ""

@@ -41,6 +41,8 @@ def manifest_rows(manifest: Manifest) -> Rows:
             f"{metrics.mean_set_size:.2f} labels a set, {_share(several, answered)} of the sets hold more than one",
         ),
     ]
+    if manifest.changes is not None:
+        rows.insert(1, ("rows", str(manifest.changes)))
     if metrics.gold is not None:
         rows += _gold_rows(metrics.gold)
     if metrics.audit is not None:
@@ -63,6 +65,9 @@ def manifest_rows(manifest: Manifest) -> Rows:
         ("teacher", f"{usage.n_requests:,} replies, {tokens:,} tokens, ${usage.cost_usd:.4f}{reused}"),
         ("student", f"{manifest.student.base_model} on {manifest.student.device_reason}"),
     ]
+    if manifest.origin is not None:
+        whose = f"of version {manifest.origin.number}" if manifest.origin.is_reused else "distilled anew"
+        rows.append(("", f"{whose}: {manifest.origin.reason}"))
     return rows
 
 

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields
@@ -130,6 +130,26 @@ class StoreReplyLog:
                 self._replace(path, f"{path.rpartition('-')[0]}-{token}.parquet", frame.filter(~is_wanted))
                 found.update(gone)
         return len(found)
+
+    def remove(self, is_gone: Callable[[pl.Series], pl.Series]) -> int:
+        """Remove the replies about some rows for good, by their doc_id; those of dead processes' spools as well.
+
+        Nobody else may write to the same log meanwhile.
+
+        Returns:
+            Replies removed.
+        """
+        self.lookup(())
+        self.flush()
+        n = 0
+        for path in self._paths():
+            if (frame := self._frame(path)) is None:
+                continue
+            gone = is_gone(frame["doc_id"])
+            if gone.any():
+                self._replace(path, f"{path.rpartition('-')[0]}-{secrets.token_hex(4)}.parquet", frame.filter(~gone))
+                n += int(gone.sum())
+        return n
 
     def _replace(self, path: str, successor: str, frame: pl.DataFrame) -> None:
         """Put another chunk in the place of one, its rank among the others kept."""

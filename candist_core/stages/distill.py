@@ -52,6 +52,14 @@ def student_key(config: RunConfig, texts: Sequence[TableRef], annotated: Sequenc
     return fingerprint([settings, tables, audit, config.task.label_names, config.seed, __version__])
 
 
+def settings_key(config: RunConfig) -> str:
+    """The key of all that a student learns by but the texts: one that is reused has to have the same."""
+    settings = config.student.model_dump(mode="json", exclude={"device"})
+    audit = sorted((text, verdict.label, verdict.is_random) for text, verdict in _read_audit(config).items())
+    teachers = [[one.kind, one.model_name, one.samples, one.reasoning, one.logprobs] for one in config.teachers]
+    return fingerprint([settings, audit, config.task.fingerprint, teachers, config.combine, config.seed, __version__])
+
+
 def find_student(
     config: RunConfig, texts: Sequence[TableRef], annotated: Sequence[AnnotateReport]
 ) -> DistillReport | None:
@@ -118,6 +126,7 @@ def distill_student(
         label_model=model,
         beliefs=_keep_beliefs(store, lesson, belief, texts, key),
         reviewed=store.write_table(f"reviewed/{key}.parquet", lesson.reviewed, REVIEWED),
+        settings_key=settings_key(config),
     )
     store.mark_done("distill", key, report)
     shutil.rmtree(kept, ignore_errors=True)

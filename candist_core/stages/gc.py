@@ -70,6 +70,11 @@ def collect_garbage(place: Location, *, older_than_s: float = 24 * _HOUR_S, dele
     return [left for dataset in datasets for left in _Collection(store, dataset, older_than_s, delete).leftovers()]
 
 
+def remove_unnamed(store: Store, dataset: str, version: str) -> Leftover:
+    """Remove the folder of a version that no manifest names any more, as garbage collection would."""
+    return _Collection(store, dataset, older_than_s=0.0, delete=True).remove(version)
+
+
 def _datasets_at(place: Location) -> tuple[Store, list[str]]:
     """The data sets in a place, also those whose first version was never committed."""
     store = open_store(place)
@@ -106,6 +111,10 @@ class _Collection:
                 yield from self._stale_leases(version)
         yield from self._unfinished_writes(f"{self.dataset}/versions/{version}/" for version in started - named)
         yield from self._uploads()
+
+    def remove(self, version: str) -> Leftover:
+        """Remove one version that is not named, or say why it stays."""
+        return self._unnamed(version)
 
     def _unnamed(self, version: str) -> Leftover:
         ages = self._ages(version)

@@ -3,6 +3,7 @@
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,10 @@ from candist_core.reports import AnnotateReport, DistillReport, PredictReport
 from candist_core.spec import fingerprint
 from candist_core.tables import LABELS, TableRef
 from candist_core.version import __version__
+
+if TYPE_CHECKING:
+    from candist_core.student.frozen import FrozenStudent
+    from candist_core.student.predict import Student
 
 
 def _key(texts: TableRef, annotated: AnnotateReport, student: DistillReport) -> str:
@@ -52,6 +57,8 @@ def predict_shard(
     on_progress(Progress("predict", part, rows.height, rows.height))
     reviewed = dict(store.read_table(student.reviewed, columns=["doc_id", "label"]).iter_rows())
     labels = final_labels(annotations, belief, config.task, student.label_model, reviewed)
+    if texts.sha256 in student.kept:
+        labels = with_kept(labels, store.read_table(student.kept[texts.sha256]))
     report = PredictReport(
         labels=store.write_table(f"labels/{key}.parquet", labels, LABELS),
         n_review=int(labels["needs_review"].sum()),
@@ -59,6 +66,12 @@ def predict_shard(
     )
     store.mark_done("predict", key, report)
     return report
+
+
+def with_kept(labels: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
+    """Labels, with those in their place that some texts keep; in the same order."""
+    others = labels.join(kept, on="doc_id", how="anti")
+    return labels.select("doc_id").join(pl.concat([kept, others]), on="doc_id", maintain_order="left")
 
 
 def _belief(
@@ -71,18 +84,16 @@ def _belief(
         belief[is_known.to_numpy()] = np.array(rows["belief"].drop_nulls().to_list(), dtype=np.float32)
     if not is_known.all():
         texts = rows["text"].filter(~is_known).to_list()
-        belief[~is_known.to_numpy()] = _ask_student(config, student, texts, part, on_progress)
+        belief[~is_known.to_numpy()] = load_student(config, student).predict(texts, on_progress, part)
     return belief
 
 
-def _ask_student(
-    config: RunConfig, student: DistillReport, texts: list[str], part: str, on_progress: OnProgress
-) -> NDArray[np.float32]:
+def load_student(config: RunConfig, student: DistillReport) -> "FrozenStudent | Student":
+    """The student, brought from the store and ready to predict."""
     from candist_core.student.frozen import FrozenStudent
     from candist_core.student.predict import Student
 
     folder = Location(uri=f"{config.store.uri}/{student.folder}", **config.store.model_dump(include=ACCESS))
     kind = FrozenStudent if config.student.kind is StudentKind.FROZEN else Student
     with tempfile.TemporaryDirectory(prefix="candist-student-") as scratch:
-        model = kind.load(fetch_folder(folder, Path(scratch)), config.student.device)
-    return model.predict(texts, on_progress, part)
+        return kind.load(fetch_folder(folder, Path(scratch)), config.student.device)

@@ -28,12 +28,14 @@ def publish_version(config: RunConfig, reports: RunReports, run_id: str = "") ->
     """Publish what a run made, with its report, or find the version that already holds it."""
     # Loaded here: it draws plots, and a notebook that only reads versions needs none.
     from candist_core.edges.report.page import Page
+    from candist_core.stages.changes import changes_since_latest
 
+    target = open_publish_store(config)
     return publish(
         open_store(config.store),
-        open_publish_store(config),
+        target,
         config,
-        reports,
+        reports.model_copy(update={"changes": changes_since_latest(target, config, reports)}),
         run_id=run_id,
         created_at=datetime.now(UTC),
         code_version=__version__,

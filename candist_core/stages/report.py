@@ -17,6 +17,7 @@ from candist_core.stages.annotate import find_annotations
 from candist_core.stages.check import check_annotations, check_corpus, check_labels
 from candist_core.stages.distill import find_student
 from candist_core.stages.evaluate import assess_quality, evaluate_labels
+from candist_core.stages.incremental import find_reused
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
@@ -114,7 +115,8 @@ def reports_of_run(config: RunConfig) -> RunReports:
     annotated = [done for shard in ingested.texts if (done := find_annotations(plan, shard))]
     if len(annotated) < n:
         raise _unfinished(config, f"{len(annotated)} of {n} shards annotated")
-    student = find_student(config, ingested.texts, annotated)
+    reused = find_reused(config, ingested.texts, annotated)
+    student, origin = reused or (find_student(config, ingested.texts, annotated), None)
     if student is None:
         raise _unfinished(config, "no student")
     pairs = zip(ingested.texts, annotated, strict=True)
@@ -126,6 +128,7 @@ def reports_of_run(config: RunConfig) -> RunReports:
     checks = [*check_corpus(config, ingested), *check_annotations(config, annotated)]
     checks += check_labels(config, annotated, predicted)
     checks += as_checks(quality.findings, config.checks.on_fail)
+    checks += origin.checks if origin is not None else ()
     return RunReports(
         ingested=ingested,
         annotated=tuple(annotated),
@@ -134,6 +137,7 @@ def reports_of_run(config: RunConfig) -> RunReports:
         metrics=metrics,
         checks=tuple(checks),
         quality=quality,
+        origin=origin,
     )
 
 

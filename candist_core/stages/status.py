@@ -1,15 +1,18 @@
 """Status: how far a run has come, read from its done-markers alone; starts nothing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from candist_core.config import RunConfig
-from candist_core.reports import AnnotateReport, Usage
+from candist_core.reports import AnnotateReport, DistillReport, Usage
 from candist_core.stages.annotate import find_annotations
 from candist_core.stages.distill import find_student
+from candist_core.stages.incremental import find_reused
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
 from candist_core.stages.publish import open_publish_store
+from candist_core.tables import TableRef
 from candist_core.versions import list_versions
 
 
@@ -41,7 +44,7 @@ def status_of_run(config: RunConfig) -> RunStatus:
         return RunStatus(stages, Usage(), versions)
     n, plan = len(ingested.texts), plan_annotation(config)
     annotated = [done for shard in ingested.texts if (done := find_annotations(plan, shard))]
-    student = find_student(config, ingested.texts, annotated) if len(annotated) == n else None
+    student = _find_student(config, ingested.texts, annotated) if len(annotated) == n else None
     pairs = zip(ingested.texts, annotated, strict=True) if student else ()
     n_predicted = sum(find_labels(config, *pair, student) is not None for pair in pairs if student)
     stages = (
@@ -51,6 +54,13 @@ def status_of_run(config: RunConfig) -> RunStatus:
         StageStatus("predict", n_predicted, n, "shards"),
     )
     return RunStatus(stages, _usage(annotated), versions)
+
+
+def _find_student(
+    config: RunConfig, texts: Sequence[TableRef], annotated: list[AnnotateReport]
+) -> DistillReport | None:
+    reused = find_reused(config, texts, annotated)
+    return reused[0] if reused else find_student(config, texts, annotated)
 
 
 def _usage(annotated: list[AnnotateReport]) -> Usage:

@@ -22,6 +22,15 @@ def demo_replies(n: int) -> list[dict[str, str]]:
     return [json.loads(line) for line in DEMO.joinpath("replies_ca_add.jsonl").read_text().splitlines()[:n]]
 
 
+def recipe_rows(n: int) -> list[dict[str, str]]:
+    """Rows of another kind than the sample corpus."""
+    foods = ("leek", "plum", "rice", "lentil", "quince", "barley")
+    return [
+        {"id": f"recipe-{i}", "text": f"Simmer the {foods[i % 6]} with {i} cloves and salt, then serve it warm."}
+        for i in range(n)
+    ]
+
+
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

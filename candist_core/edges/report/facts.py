@@ -109,6 +109,7 @@ def lineage_facts(manifest: Manifest, is_numbered: bool) -> list[Fact]:
         Fact("Teacher", f"{kind} {model or ''}".strip() + (f" and {more} more" if more else "")),
         Fact("Strategy", str(manifest.spec.strategy), f"at most {manifest.spec.max_candidates} labels a set"),
         Fact("Student", manifest.student.base_model, f"method {_setting(manifest, 'student', 'method')}"),
+        *_origin_facts(manifest),
         *([Fact("Parent version", manifest.parent or "none", "the version before this one")] if is_numbered else []),
         Fact("Labels and instruction", manifest.spec_fingerprint, "fingerprint of the task"),
         Fact("Run", manifest.run_id or "not named"),
@@ -120,6 +121,21 @@ def _why(manifest: Manifest) -> str:
     """Why rows were rejected, where the version tells."""
     told = reasons_in_words(manifest.counts.reject_reasons)
     return f"rows without a label: {told}" if told else "rows without a label, with reasons in rejects.parquet"
+
+
+def _origin_facts(manifest: Manifest) -> list[Fact]:
+    """What an incremental run kept and made anew."""
+    facts = []
+    if (changes := manifest.changes) is not None:
+        words = str(changes).partition(": ")[2]
+        facts.append(Fact(f"Rows since version {changes.number}", words))
+    if (origin := manifest.origin) is not None:
+        whose = f"that of version {origin.number}" if origin.is_reused else "distilled anew"
+        facts.append(Fact("Student's origin", whose, origin.reason))
+        facts += [] if origin.is_reused else [
+            Fact(f"Drift before, {check.name}", check.observed, f"wanted {check.wanted}") for check in origin.checks
+        ]  # fmt: skip
+    return facts
 
 
 def _setting(manifest: Manifest, group: str, name: str) -> Any:

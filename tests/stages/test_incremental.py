@@ -1,0 +1,229 @@
+"""Runs over a corpus that grows: what is asked, what stays, when the student has to go."""
+
+import json
+import shutil
+
+import polars as pl
+import pytest
+
+from candist_core.config import Location
+from candist_core.edges.store import open_store
+from candist_core.errors import DriftError
+from candist_core.incremental_config import OnDrift
+from candist_core.reports import RunReports
+from candist_core.stages.annotate import annotate_shard
+from candist_core.stages.distill import distill_student, find_student
+from candist_core.stages.evaluate import assess_quality, evaluate_labels
+from candist_core.stages.incremental import (
+    Base,
+    adopt_student,
+    find_adopted,
+    find_base,
+    judge_student,
+    stop_if_drifted,
+)
+from candist_core.stages.ingest import ingest_corpus
+from candist_core.stages.plan import plan_annotation
+from candist_core.stages.predict import predict_shard
+from candist_core.stages.publish import publish_version
+from candist_core.stages.report import reports_of_run
+from candist_core.stages.status import status_of_run
+from candist_core.stages.versions import find_version, load
+from candist_core.versions import list_versions
+from tests.flows.corpora import demo_config, demo_replies, demo_rows, recipe_rows, write_jsonl
+
+pytestmark = pytest.mark.slow
+
+N = 160
+
+
+def label(config):
+    """A run without orchestrator: the version, and where its student came from."""
+    corpus, plan = ingest_corpus(config), plan_annotation(config)
+    annotated = [annotate_shard(plan, shard) for shard in corpus.texts]
+    base: Base | str = "reuse is off"
+    if config.incremental.reuse_student:
+        base = find_base(config, corpus.texts, annotated)
+    student = origin = None
+    if not isinstance(base, str):
+        adopted = adopt_student(config, base, corpus.texts, annotated)
+        origin = judge_student(config, adopted)
+        stop_if_drifted(config, origin)
+        student = adopted.student if origin.is_reused else None
+    student = student or distill_student(config, corpus.texts, annotated)
+    predicted = [
+        predict_shard(config, *pair, student.of_shard(pair[0])) for pair in zip(corpus.texts, annotated, strict=True)
+    ]
+    reports = RunReports(
+        ingested=corpus, annotated=tuple(annotated), student=student, predicted=tuple(predicted),
+        metrics=evaluate_labels(config, corpus, annotated, predicted, student),
+        quality=assess_quality(config, corpus.texts, annotated, student, predicted),
+        checks=(), origin=origin,
+    )  # fmt: skip
+    return publish_version(config, reports), base if isinstance(base, str) else origin
+
+
+def grown(tmp_path, n=300, rows=None, **changes):
+    """The configuration over the first n rows of the sample corpus, or over such rows."""
+    changes["incremental"] = {"reuse_student": True, "min_texts": 20} | changes.get("incremental", {})
+    config = demo_config(tmp_path, n=n, **changes)
+    said = json.dumps({"candidates": ["billing_dispute"]})
+    # One recording for every night: from another every answer would be read anew.
+    recipes = [{"id": row["id"], "reply": said} for row in recipe_rows(60)]
+    write_jsonl(tmp_path / "replies.jsonl", [*demo_replies(1200), *recipes])
+    if rows is not None:
+        write_jsonl(tmp_path / "corpus.jsonl", rows)
+    return config
+
+
+def rows_of(config, number):
+    return load(f"{config.publish.uri}/slice@{number}").sort("doc_id").collect()
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A run over 160 rows that has published one version."""
+    folder = tmp_path_factory.mktemp("labelled")
+    label(grown(folder, N))
+    return folder
+
+
+@pytest.fixture
+def folder(labelled, tmp_path):
+    """The same run in a folder of the test's own."""
+    shutil.copytree(labelled, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_new_rows_are_labelled_by_the_old_student_and_no_old_row_is_touched(folder):
+    config = grown(folder, N + 60)
+    second, origin = label(config)
+    first = find_version(Location(uri=f"{config.publish.uri}/slice@1")).manifest
+    assert (origin.is_reused, origin.number, origin.n_new) == (True, 1, 60)
+    assert [check.name for check in origin.checks] == [
+        "drift.out_of_set_rate", "drift.low_confidence_rate", "drift.disagreement", "drift.balance", "drift.embedding",
+    ]  # fmt: skip
+    assert second.manifest.student.key == first.student.key
+    old, new = rows_of(config, 1), rows_of(config, 2)
+    assert new.join(old, on="doc_id", how="semi").equals(old)
+    assert str(second.manifest.changes) == (
+        f"since version 1: 60 added, 0 changed, 0 removed, {N} kept, 0 of them with another label"
+    )
+    assert second.manifest.parent == first.version
+    # The run is found whole afterwards, though its student was never distilled on these texts.
+    reports = reports_of_run(config)
+    assert (reports.origin, reports.student.key) == (origin, first.student.key)
+    assert [(stage.done, stage.total) for stage in status_of_run(config).stages[1:]] == [(3, 3), (1, 1), (3, 3)]
+
+
+def test_an_unchanged_corpus_is_a_version_that_is_there_already_and_reads_no_text_anew(folder):
+    again, why = label(grown(folder, N))
+    assert (again.is_new, again.number) == (False, 1)
+    assert why == "these texts are the ones to learn from"
+
+
+def test_rows_that_move_to_other_shards_keep_labels_and_the_beliefs_of_students_that_never_saw_them(folder):
+    config = grown(folder, N)
+    student = find_distilled(config)
+    store, moved = open_store(config.store), grown(folder, rows=demo_rows(N)[7:])
+    published, origin = label(moved)
+    assert (origin.is_reused, origin.reason, origin.checks) == (True, "no text is new", ())
+    changes = published.manifest.changes
+    assert (changes.n_removed, changes.n_kept, changes.n_relabelled, changes.n_added) == (7, N - 7, 0, 0)
+    before = pl.concat([store.read_table(table) for table in student.beliefs.values()])
+    reused = reports_of_run(moved).student
+    after = pl.concat([store.read_table(table) for table in reused.beliefs.values()])
+    same = after.join(before, on="doc_id", suffix="_before")
+    assert same.height == len(before) - 7
+    assert same["belief"].equals(same["belief_before"].rename("belief"))
+
+
+@pytest.mark.parametrize("effect", list(OnDrift))
+def test_texts_of_another_kind_end_the_run_or_the_student_or_are_told_of(folder, effect):
+    config = grown(folder, rows=[*demo_rows(N), *recipe_rows(60)], incremental={"on_drift": effect})
+    if effect is OnDrift.FAIL:
+        with pytest.raises(DriftError, match=r"drift\.embedding: observed .*; distil anew with"):
+            label(config)
+        assert list_versions(open_store(Location(uri=config.publish.uri)), "slice") == [1]
+        return
+    published, origin = label(config)
+    failed = {check.name: check.on_fail for check in origin.checks if not check.passed}
+    assert failed.keys() >= {"drift.balance", "drift.embedding"}
+    assert set(failed.values()) == {"warn"}
+    assert origin.is_reused is (effect is OnDrift.WARN)
+    is_old = (
+        published.manifest.student.key
+        == find_version(Location(uri=f"{config.publish.uri}/slice@1")).manifest.student.key
+    )
+    assert is_old is (effect is OnDrift.WARN)
+    # Whoever begins with the new version finds nothing new, and nothing to distil.
+    again, _ = label(config)
+    assert (again.is_new, again.number) == (False, 2)
+
+
+def test_too_few_new_texts_wait_until_later_runs_have_added_enough(folder):
+    settings = {"incremental": {"min_texts": 30}}
+    _, few = label(grown(folder, N + 20, **settings))
+    assert (few.is_reused, few.n_new, few.checks) == (True, 20, ())
+    assert few.reason == "20 new texts are too few to judge (incremental.min_texts 30)"
+    _, enough = label(grown(folder, N + 40, **settings))
+    assert (enough.n_new, enough.number) == (20, 1)
+    assert enough.reason == "fit for 40 new texts by 5 measures of drift"
+
+
+def test_other_settings_of_the_student_or_the_task_distil_anew(folder):
+    for changes in ({"student": {"folds": 3}}, {"task": {"instruction": "Sort them otherwise."}}, {"seed": 3}):
+        seed = changes.pop("seed", 0)
+        config = grown(folder, N + 20, **changes).model_copy(update={"seed": seed})
+        corpus, plan = ingest_corpus(config), plan_annotation(config)
+        annotated = [annotate_shard(plan, shard) for shard in corpus.texts]
+        assert find_base(config, corpus.texts, annotated) == (
+            "settings of task, teacher or student are not those of version 1"
+        )
+
+
+def test_a_text_whose_candidates_changed_gets_a_new_label_and_no_other_does(folder):
+    config = grown(folder, N + 20)
+    said = json.dumps({"candidates": ["roaming"]})
+    first = demo_replies(1)[0]["id"]
+    assert demo_rows(1)[0]["gold"] != "roaming"
+    write_jsonl(folder / "replies.jsonl", [{"id": first, "reply": said}, *demo_replies(1200)[1:]])
+    label(config)
+    both = rows_of(config, 1).join(rows_of(config, 2), on="doc_id", suffix="_now")
+    differing = both.filter(pl.col("candidates") != pl.col("candidates_now"))
+    assert differing["doc_id"].to_list() == [first]
+    assert differing["teacher_label_now"].to_list() == ["roaming"]
+    same = both.filter(pl.col("doc_id") != first)
+    assert (same["confidence"] == same["confidence_now"]).all()
+
+
+def test_taking_over_that_broke_off_goes_on_and_ends_in_the_same_tables(folder):
+    class BrokenError(Exception):
+        pass
+
+    def break_off(progress):
+        if progress.done == 2:
+            raise BrokenError
+
+    config = grown(folder, N + 60)
+    corpus, plan = ingest_corpus(config), plan_annotation(config)
+    annotated = [annotate_shard(plan, shard) for shard in corpus.texts]
+    base = find_base(config, corpus.texts, annotated)
+    with pytest.raises(BrokenError):
+        adopt_student(config, base, corpus.texts, annotated, break_off)
+    assert find_adopted(config, base, corpus.texts, annotated) is None
+    whole = adopt_student(config, base, corpus.texts, annotated)
+    assert find_adopted(config, base, corpus.texts, annotated) == whole
+    assert adopt_student(config, base, corpus.texts, annotated) == whole
+
+
+def test_a_damaged_version_before_does_not_stop_the_next_one(folder):
+    config = grown(folder, N + 20, incremental={"reuse_student": False})
+    shutil.rmtree(next((folder / "published/slice/versions").iterdir()) / "data")
+    published, _ = label(config)
+    assert (published.number, published.manifest.changes, published.manifest.origin) == (2, None, None)
+
+
+def find_distilled(config):
+    corpus, plan = ingest_corpus(config), plan_annotation(config)
+    return find_student(config, corpus.texts, [annotate_shard(plan, shard) for shard in corpus.texts])
