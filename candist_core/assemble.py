@@ -35,12 +35,16 @@ _NO_SPLIT = "train"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a version with its bytes, and of a data file its columns and rows that want review."""
+    """One file of a version with its bytes, or where they lie; of a data file its columns and rows that want review.
+
+    `source` is a path in the run's store, for files that are copied as streams.
+    """
 
     file: VersionFile
-    data: bytes
+    data: bytes = b""
     columns: tuple[str, ...] = ()
     n_review: int = 0
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +102,9 @@ def assemble(work: TableStore, config: RunConfig, reports: RunReports) -> Iterat
     yield _part("rejects.parquet", _rejects(work, reports, unlabelled), REJECTS)
     if config.publish.include_student:
         for stored in reports.student.files:
-            data = work.read_bytes(stored.uri)
-            yield _plain_part(f"student/{stored.uri.removeprefix(reports.student.folder).lstrip('/')}", data)
+            path = f"student/{stored.uri.removeprefix(reports.student.folder).lstrip('/')}"
+            # Its hash is known since training and holds once more when it is copied.
+            yield Part(VersionFile(path=path, size_bytes=stored.size_bytes, sha256=stored.sha256), source=stored.uri)
 
 
 def _labelled_shards(work: TableStore, reports: RunReports) -> Iterator[pl.DataFrame]:
