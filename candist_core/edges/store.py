@@ -116,7 +116,7 @@ class Store:
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write one object whole, then read its size back."""
-        with self._told(path) as full:
+        with self._writing(path) as full:
             if self.place.protocol == "file":
                 with _local_temp(Path(full), [data]) as temp:
                     os.replace(temp, full)
@@ -131,7 +131,7 @@ class Store:
             what the stream raises: nothing is written.
         """
         counted = _Counted(chunks)
-        with self._told(path) as full:
+        with self._writing(path) as full:
             if self.place.protocol == "file":
                 with _local_temp(Path(full), counted) as temp:
                     os.replace(temp, full)
@@ -147,7 +147,7 @@ class Store:
         Raises:
             StoreError: also for a file system that cannot promise this.
         """
-        with self._told(path) as full:
+        with self._writing(path) as full:
             if self.place.protocol == "file":
                 return _create_local(Path(full), data)
             if self.place.protocol not in ("s3", "memory"):
@@ -229,6 +229,17 @@ class Store:
                     info = self.place.fs.info(full)
                     sizes[path] = int(info["size"]) if info["type"] == "file" else None
         return sizes
+
+    @contextmanager
+    def _writing(self, path: str) -> Iterator[str]:
+        with self._told(path) as full:
+            try:
+                yield full
+            except FileNotFoundError as error:
+                if self.place.protocol != "file":
+                    raise
+                # The folder was made a moment before: somebody, such as `candist gc`, removes things there.
+                raise TransientError(self._thing(path), "its folder is gone since it was made") from error
 
     def _check_size(self, path: str, wanted: int) -> None:
         if self._sizes([path])[path] != wanted:
