@@ -36,13 +36,18 @@ _NO_SPLIT = "train"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a version with its bytes, of data its columns and rows that want review, of rejects their reasons."""
+    """One file of a version with its bytes, or where they lie.
+
+    Of data `columns` and rows that want review are told, of rejects their reasons. `source` is a path in the run's
+    store, for files that are copied as streams.
+    """
 
     file: VersionFile
-    data: bytes
+    data: bytes = b""
     columns: tuple[str, ...] = ()
     n_review: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +113,9 @@ def assemble(work: TableStore, config: RunConfig, reports: RunReports) -> Iterat
     yield replace(_part("rejects.parquet", rejects, REJECTS), reasons=count_reasons(rejects))
     if config.publish.include_student:
         for stored in reports.student.files:
-            data = work.read_bytes(stored.uri)
-            yield _plain_part(f"student/{stored.uri.removeprefix(reports.student.folder).lstrip('/')}", data)
+            path = f"student/{stored.uri.removeprefix(reports.student.folder).lstrip('/')}"
+            # Its hash is known since training and holds once more when it is copied.
+            yield Part(VersionFile(path=path, size_bytes=stored.size_bytes, sha256=stored.sha256), source=stored.uri)
 
 
 def _labelled_shards(work: TableStore, reports: RunReports) -> Iterator[pl.DataFrame]:

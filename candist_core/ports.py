@@ -3,7 +3,7 @@
 Letters and units: tokens are counted by the endpoint, costs are US dollars, times are seconds.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -172,8 +172,14 @@ class TableStore(Protocol):
     def create_bytes(self, path: str, data: bytes) -> bool:
         """Write one object only if there is none yet; False when there was one."""
 
+    def write_chunks(self, path: str, chunks: Iterable[bytes]) -> None:
+        """Write one object whole from a stream; nothing is written where the stream raises."""
+
     def read_bytes(self, path: str) -> bytes:
         """One object."""
+
+    def read_chunks(self, path: str) -> Iterator[bytes]:
+        """One object in parts of a few megabytes."""
 
     def list_paths(self, prefix: str) -> list[str]:
         """Every object below a prefix, sorted; empty when there is none."""

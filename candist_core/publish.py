@@ -34,7 +34,8 @@ from candist_core.manifest import Manifest, VersionFile
 from candist_core.ports import TableStore
 from candist_core.reports import Report, RunReports
 from candist_core.spec import canonical_json
-from candist_core.versions import MAX_RACES, commit, find_content, list_versions, next_manifest
+from candist_core.upload import AT_ONCE, Uploads
+from candist_core.versions import MAX_RACES, commit, find_content, list_versions, next_manifest, write_hint
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +79,13 @@ def publish(
     code_version: str,
     page: PageMaker | None = None,
     pages: Mapping[str, bytes] | None = None,
+    at_once: int = AT_ONCE,
 ) -> Published:
     """Publish what a run made, or find the version that already holds it.
 
     The content is assembled twice, first to know its hash and then to store it: nothing of it lies anywhere before
-    the id is known, and publishing the same again writes nothing. Many may publish at once.
+    the id is known, and publishing the same again writes nothing. Many may publish at once. Parts are stored while the
+    next are assembled; about 64 MB of them are in memory at a time.
 
     Args:
         work: the store of the run's tables.
@@ -94,6 +97,7 @@ def publish(
         code_version: of candist.
         page: makes the version's report; None: there will be none.
         pages: files for people that stand beside the data, by path; like the card, no part of the version's id.
+        at_once: objects written at once.
 
     Returns:
         The version, new or found.
@@ -112,13 +116,15 @@ def publish(
     if target.list_paths(folder) and (found := find_content(target, dataset, manifest.version, earlier)):
         return Published(manifest=found, uri=uri, is_new=False)
     with leased(target, dataset, manifest.version) as lease:
-        for known, part in zip(content.files, assemble(work, config, reports), strict=True):
-            if part.file != known:
-                raise ContractError(PUBLISHED.name, f"{known.path} changed between two readings", "tables at rest")
-            target.write_bytes(f"{folder}/{known.path}", part.data)
-            if page is not None and _holds_rows(part.file):
-                page.add(_rows_of(part))
-            lease.renew()
+        with Uploads(target, folder, work, at_once, on_wait=lease.renew) as uploads:
+            for known, part in zip(content.files, assemble(work, config, reports), strict=True):
+                if part.file != known:
+                    raise ContractError(PUBLISHED.name, f"{known.path} changed between two readings", "tables at rest")
+                uploads.put(part)
+                if page is not None and _holds_rows(part.file):
+                    page.add(_rows_of(part))
+                lease.renew()
+            uploads.finish()
         facts = (content.splits, content.columns, content.counts, reports.metrics, reports.changes)
         card = dataset_card(config, manifest.version, *facts)
         told = [_store_once(target, folder, "README.md", card.encode())]
@@ -216,10 +222,14 @@ def _store_once(target: TableStore, folder: str, path: str, data: bytes) -> Vers
 def _commit(target: TableStore, manifest: Manifest, checked: Iterable[int], lease: Lease) -> tuple[Manifest, bool]:
     """Take the next free number, or find that another publisher committed the same version first."""
     dataset, known = manifest.dataset, set(checked)
+    tried: Manifest | None = None
     for _ in range(MAX_RACES):
         numbers = list_versions(target, dataset)
         if found := find_content(target, dataset, manifest.version, set(numbers) - known):
-            return found, False
+            if is_mine := found == tried:
+                # The store took it and the answer was lost; the try that followed found the number taken, by itself.
+                write_hint(target, found)
+            return found, is_mine
         known.update(numbers)
         numbered = next_manifest(target, manifest, numbers)
         lease.announce(numbered.number)
@@ -228,6 +238,7 @@ def _commit(target: TableStore, manifest: Manifest, checked: Iterable[int], leas
             number, rows = numbered.number, manifest.counts.rows
             log.info("published %s version %d (%s), %d rows", dataset, number, manifest.version, rows)
             return numbered, True
+        tried = numbered
     raise TransientError(f"data set {dataset}", f"{MAX_RACES} others committed first")
 
 

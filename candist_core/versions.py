@@ -109,13 +109,18 @@ def commit(store: TableStore, manifest: Manifest) -> bool:
     """Create the manifest under its number: the moment at which a version is there. False: the number is taken."""
     if not store.create_bytes(manifest_path(manifest.dataset, manifest.number), encode_manifest(manifest)):
         return False
+    write_hint(store, manifest)
+    return True
+
+
+def write_hint(store: TableStore, manifest: Manifest) -> None:
+    """Say in `latest.json` that this version is the latest; a failure is only logged."""
     hint = {"contract": "latest/1", "number": manifest.number, "version": manifest.version}
     try:
         store.write_bytes(f"{manifest.dataset}/latest.json", json.dumps(hint).encode())
     except (StoreError, TransientError) as error:
         # The version is committed, and readers list the manifests; saying that it failed would be untrue.
         log.warning("the hint latest.json of %s was not written: %s", manifest.dataset, error)
-    return True
 
 
 def roll_back(store: TableStore, target: Manifest, created_at: datetime) -> tuple[Manifest, bool]:

@@ -25,8 +25,8 @@ from candist_core.errors import (
 )
 from candist_core.teacher_config import TeacherKind
 from candist_core.version import __version__
-from flows.gate import stop_if_failed
 from flows.forget_cli import app as forget_app
+from flows.gate import stop_if_failed
 from flows.launch import launch, say_interrupted, settled
 from flows.options import ConfigPath, Endpoint, Force, Profile, Quiet, Reask, Region, Sets, VersionArg, Yes, located
 from flows.quarantine_cli import app as quarantine_app

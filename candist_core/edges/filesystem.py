@@ -27,6 +27,13 @@ _BLOCKED = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 _PASSING = {errno.EAGAIN, errno.EBUSY, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENETUNREACH}
 # S3 answers some of these with a status below 500 (Amazon S3 API reference, "Error responses").
 _PASSING_CODES = {"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "RequestTimeTooSkewed"}
+# How a bucket of another region answers: with a redirect, or that the signature is for a wrong region (the same page).
+_ELSEWHERE = {
+    "PermanentRedirect", "TemporaryRedirect", "Redirect", "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException", "301", "307",
+}  # fmt: skip
+_EXPIRED = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+_CONNECT_S, _READ_S = 5, 30
 _HAS_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 
@@ -110,7 +117,7 @@ def _s3_options(location: Location) -> dict[str, Any]:
         "use_listings_cache": False,
         # s3fs tries each call up to five times by itself, and tasks try again above that; with botocore's own
         # defaults a store that does not answer would hold a worker for half an hour.
-        "config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 1}},
+        "config_kwargs": {"connect_timeout": _CONNECT_S, "read_timeout": _READ_S, "retries": {"max_attempts": 1}},
     }
     if location.endpoint_url:
         options["endpoint_url"] = location.endpoint_url
@@ -153,9 +160,17 @@ def explain(error: Exception, thing: str, kind: type[BadInputError]) -> CandistE
     """Say what a file system's error means for the user; by type, errno, status and code alone."""
     status, code = http_answer(error)
     if _is_passing(error, status, code):
-        return TransientError(thing, f"{code or status or _word(error)}")
+        found = f"the answer {code or status}" if status is not None else f"no answer ({_word(error)})"
+        return TransientError(
+            thing, f"found {found}, wanted it done; check that it can be reached, and run again later"
+        )
     if code == "NoSuchBucket":
         return kind(thing, "no bucket of that name", "an existing bucket", "create it or correct the URL")
+    if (region := _bucket_region(error)) or code in _ELSEWHERE:
+        where = f" {region!r}" if region else ""
+        return kind(thing, f"a bucket of another region ({code})", f"its own region{where}", "set the region")
+    if code in _EXPIRED:
+        return kind(thing, f"credentials that have expired ({code})", "valid ones", "renew them")
     if isinstance(error, FileNotFoundError):
         return kind(thing, "nothing there", "something to read", "correct the path or URL")
     if _is_credential_error(error):
@@ -172,6 +187,20 @@ def explain(error: Exception, thing: str, kind: type[BadInputError]) -> CandistE
     if number in _BLOCKED and code is None:
         return kind(thing, f"a file in the way ({_word(error)})", "a folder", "move the file or choose another place")
     return kind(thing, code or _word(error), "a place that can be read and written", "correct the path or URL")
+
+
+def _bucket_region(error: BaseException | None) -> str | None:
+    """The region that the store named because the request went to another one."""
+    while error is not None:
+        if isinstance(response := getattr(error, "response", None), dict):
+            meta = response.get("ResponseMetadata", {})
+            if meta.get("HTTPStatusCode") in (301, 307, 400):
+                named = meta.get("HTTPHeaders", {}).get("x-amz-bucket-region") or response.get("Error", {}).get(
+                    "Region"
+                )
+                return str(named) if named else None
+        error = error.__cause__
+    return None
 
 
 def http_answer(error: BaseException | None) -> tuple[int | None, str | None]:

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,8 +14,6 @@ from candist_core.edges.filesystem import told
 from candist_core.edges.store import UNFINISHED, Store, absent_is_fine
 from candist_core.errors import StoreError
 from candist_core.paths import check_relative
-
-_CHUNK_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ def hash_object(store: Store, path: str) -> tuple[int, str]:
         TransientError: the store failed.
     """
     n_bytes, digest = 0, sha256()
-    for chunk in _chunks(store, path):
+    for chunk in store.read_chunks(path):
         n_bytes += len(chunk)
         digest.update(chunk)
     return n_bytes, digest.hexdigest()
@@ -128,25 +125,12 @@ def remove_empty_folders(store: Store, prefix: str) -> None:
 
 def _copy(store: Store, path: str, file: BinaryIO) -> str:
     digest = sha256()
-    for chunk in _chunks(store, path):
+    for chunk in store.read_chunks(path):
         digest.update(chunk)
         file.write(chunk)
     file.flush()
     os.fsync(file.fileno())
     return digest.hexdigest()
-
-
-def _chunks(store: Store, path: str) -> Iterator[bytes]:
-    place, thing = store.place, f"store {store.uri}, object {path}"
-    with told(thing, StoreError):
-        file = place.fs.open(place.path_of(check_relative(path)), "rb", block_size=_CHUNK_BYTES, cache_type="none")
-    with file:
-        while True:
-            with told(thing, StoreError):
-                chunk = file.read(_CHUNK_BYTES)
-            if not chunk:
-                return
-            yield chunk
 
 
 def _modified_s(info: dict[str, Any]) -> float:

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from candist_core.config import Location
 from candist_core.edges.filesystem import Place, http_answer, open_place, told
+from candist_core.edges.multipart import PIECE_BYTES, put_stream
 from candist_core.errors import BadInputError, StoreError, TransientError
 from candist_core.parquet import decode_table, encode_table
 from candist_core.paths import check_relative
@@ -115,14 +116,30 @@ class Store:
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write one object whole, then read its size back."""
-        with self._told(path) as full:
+        with self._writing(path) as full:
             if self.place.protocol == "file":
-                with _local_temp(Path(full), data) as temp:
+                with _local_temp(Path(full), [data]) as temp:
                     os.replace(temp, full)
             else:
                 self.place.fs.pipe_file(full, data)
-        if self._sizes([path])[path] != len(data):
-            raise TransientError(self._thing(path), "its size is not what was written")
+        self._check_size(path, len(data))
+
+    def write_chunks(self, path: str, chunks: Iterable[bytes]) -> None:
+        """Write one object whole from a stream, then read its size back; only on `memory://` and the like is it held.
+
+        Raises:
+            what the stream raises: nothing is written.
+        """
+        counted = _Counted(chunks)
+        with self._writing(path) as full:
+            if self.place.protocol == "file":
+                with _local_temp(Path(full), counted) as temp:
+                    os.replace(temp, full)
+            elif self.place.protocol == "s3":
+                put_stream(self.place.fs, full, iter(counted))
+            else:
+                self.place.fs.pipe_file(full, b"".join(counted))
+        self._check_size(path, counted.n_bytes)
 
     def create_bytes(self, path: str, data: bytes) -> bool:
         """Write one object only if there is none yet; False when there was one. Of many at once, one succeeds.
@@ -130,7 +147,7 @@ class Store:
         Raises:
             StoreError: also for a file system that cannot promise this.
         """
-        with self._told(path) as full:
+        with self._writing(path) as full:
             if self.place.protocol == "file":
                 return _create_local(Path(full), data)
             if self.place.protocol not in ("s3", "memory"):
@@ -152,6 +169,18 @@ class Store:
         """One object."""
         with self._told(path) as full:
             return bytes(self.place.fs.cat_file(full))
+
+    def read_chunks(self, path: str) -> Iterator[bytes]:
+        """One object in parts of 8 MB."""
+        with self._told(path) as full:
+            file = self.place.fs.open(full, "rb", block_size=PIECE_BYTES, cache_type="none")
+        with file:
+            while True:
+                with self._told(path):
+                    chunk = file.read(PIECE_BYTES)
+                if not chunk:
+                    return
+                yield chunk
 
     def list_paths(self, prefix: str) -> list[str]:
         """Every object below a prefix (a folder), sorted; empty when there is none."""
@@ -200,6 +229,21 @@ class Store:
                     info = self.place.fs.info(full)
                     sizes[path] = int(info["size"]) if info["type"] == "file" else None
         return sizes
+
+    @contextmanager
+    def _writing(self, path: str) -> Iterator[str]:
+        with self._told(path) as full:
+            try:
+                yield full
+            except FileNotFoundError as error:
+                if self.place.protocol != "file":
+                    raise
+                # The folder was made a moment before: somebody, such as `candist gc`, removes things there.
+                raise TransientError(self._thing(path), "its folder is gone since it was made") from error
+
+    def _check_size(self, path: str, wanted: int) -> None:
+        if self._sizes([path])[path] != wanted:
+            raise TransientError(self._thing(path), "its size is not what was written")
 
     def _thing(self, path: str) -> str:
         return f"store {self.uri}, object {path}"
@@ -261,7 +305,7 @@ def fetch_folder(location: Location, into: Path) -> Path:
         raise StoreError(f"folder {location.uri}", "nothing there", "a folder with files", "correct the path or URL")
     for path in paths:
         target = into / check_relative(path)
-        with told(f"folder {into}", StoreError), _local_temp(target, store.read_bytes(path)) as temp:
+        with told(f"folder {into}", StoreError), _local_temp(target, store.read_chunks(path)) as temp:
             os.replace(temp, target)
     return into
 
@@ -300,14 +344,27 @@ def _stored_objects(value: object) -> Iterator[tuple[str, int]]:
             yield from _stored_objects(part)
 
 
+class _Counted:
+    """Chunks, and how many bytes of them have passed."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks, self.n_bytes = chunks, 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            self.n_bytes += len(chunk)
+            yield chunk
+
+
 @contextmanager
-def _local_temp(target: Path, data: bytes) -> Iterator[Path]:
+def _local_temp(target: Path, chunks: Iterable[bytes]) -> Iterator[Path]:
     """The bytes in a file beside the target, on disk for good; removed in the end if it is still there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temp = target.parent / f"{UNFINISHED}{uuid4().hex}"
     try:
         with temp.open("xb") as file:
-            file.write(data)
+            for chunk in chunks:
+                file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
         yield temp
@@ -316,7 +373,7 @@ def _local_temp(target: Path, data: bytes) -> Iterator[Path]:
 
 
 def _create_local(target: Path, data: bytes) -> bool:
-    with _local_temp(target, data) as temp:
+    with _local_temp(target, [data]) as temp:
         try:
             # A link appears with its content and never replaces anything; `open("xb")` would show an empty file first.
             os.link(temp, target)

@@ -191,7 +191,7 @@ def test_a_report_that_an_earlier_try_left_stays_as_it_is(work, target):
     run = Run(work)
     # The eighth write is that of the manifest.
     with pytest.raises(TransientError):
-        run.publish(FailingStore(target, 7, TransientError("s3", "gone")), page=Page(run.config.task))
+        run.publish(FailingStore(target, 7, TransientError("s3", "gone")), page=Page(run.config.task), at_once=1)
     folder = next(path for path in target.list_paths("mails") if path.endswith("report.html"))
     left = target.read_bytes(folder)
     later = datetime(2027, 1, 1, tzinfo=UTC)
@@ -304,7 +304,7 @@ def test_splits_with_odd_names_have_files_that_stay_in_their_folder(work, target
 
 def test_the_student_is_published_where_it_is_wanted(work, target):
     work.write_bytes("students/k/model.safetensors", b"1234")
-    student = [StoredFile(uri="students/k/model.safetensors", size_bytes=4, sha256="")]
+    student = [StoredFile(uri="students/k/model.safetensors", size_bytes=4, sha256=sha256(b"1234").hexdigest())]
     without = Run(work, student=student).publish(target)
     wanted = Run(work, student=student, publish={"include_student": True}).publish(target)
     assert target.read_bytes(f"{wanted.manifest.folder}/student/model.safetensors") == b"1234"
@@ -513,7 +513,7 @@ class FailingStore:
 def test_a_failure_at_any_write_leaves_no_version_and_the_next_try_publishes(work, target, n):
     # Writes: lease, two parts, rejects, card, lease, manifest; then the hint.
     with pytest.raises(TransientError):
-        Run(work).publish(FailingStore(target, n, TransientError("s3", "gone")))
+        Run(work).publish(FailingStore(target, n, TransientError("s3", "gone")), at_once=1)
     assert list_versions(target, "mails") == []
     published = Run(work).publish(target)
     assert (published.number, published.is_new) == (1, True)

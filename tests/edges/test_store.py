@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from candist_core.config import Location
 from candist_core.edges.filesystem import explain
+from candist_core.edges.multipart import PIECE_BYTES
+from candist_core.edges.objects import list_uploads
 from candist_core.edges.store import fetch_folder, open_store, read_uri
 from candist_core.errors import ContractError, SourceError, StoreError, TransientError
 from candist_core.paths import check_relative
@@ -102,6 +104,29 @@ def test_of_twelve_who_create_the_same_object_one_succeeds(location):
         won = list(pool.map(create, range(12)))
     assert won.count(True) == 1
     assert open_store(location).read_bytes("v/1.json") == f"writer {won.index(True)}".encode() * 1000
+
+
+@pytest.mark.parametrize("size", [0, 5, PIECE_BYTES - 1, PIECE_BYTES, 2 * PIECE_BYTES + 1])
+def test_a_stream_comes_back_as_it_was_written_however_it_was_cut(store, size):
+    data = (b"0123456789abcdef" * (size // 16 + 1))[:size]
+    cut = PIECE_BYTES // 3 + 7
+    store.write_chunks("a/b", (data[i : i + cut] for i in range(0, size, cut)))
+    assert b"".join(store.read_chunks("a/b")) == store.read_bytes("a/b") == data
+
+
+def test_a_stream_that_breaks_off_leaves_what_was_there_and_no_trace(store):
+    def broken():
+        yield b"x" * (PIECE_BYTES + 1)
+        raise ContractError("student", "other bytes", "these")
+
+    store.write_bytes("a/b", b"before")
+    with pytest.raises(ContractError, match="other bytes"):
+        store.write_chunks("a/b", broken())
+    assert store.read_bytes("a/b") == b"before"
+    assert store.list_paths("") == ["a/b"]
+    assert list_uploads(store, "a") == []
+    if store.local_root:
+        assert [path.name for path in (store.local_root / "a").iterdir()] == ["b"]
 
 
 def test_a_missing_object_is_told_in_one_sentence(store):

@@ -76,7 +76,7 @@ def killed_publisher(tmp_path, place, n, confidence=0.25):
     """A publisher that dies before its n-th write and tidies nothing up."""
     run = Run(open_store(Location(uri=str(tmp_path / f"work-{n}-{confidence}"))), confidence=confidence)
     with pytest.raises(Killed):
-        run.publish(StoppingStore(open_store(place), n, kill))
+        run.publish(StoppingStore(open_store(place), n, kill), at_once=1)
     return run
 
 
@@ -142,7 +142,7 @@ class Paused:
 
         def publish():
             try:
-                self.outcome = run.publish(store)
+                self.outcome = run.publish(store, at_once=1)
             except TransientError as error:
                 self.outcome = error
 

@@ -54,24 +54,19 @@ def test_pulling_again_fetches_only_what_is_not_as_published(place, tmp_path):
 
 
 class FailingStore:
-    """A store whose file system fails at the n-th file that is opened."""
+    """A store whose n-th file that is opened fails."""
 
     def __init__(self, store, n):
         self._store, self._n = store, n
-        self.place = self
 
     def __getattr__(self, name):
-        return getattr(self._store.place if name in ("path_of", "protocol", "root") else self._store, name)
+        return getattr(self._store, name)
 
-    @property
-    def fs(self):
-        return self
-
-    def open(self, *args, **kwargs):
+    def read_chunks(self, path):
         self._n -= 1
         if self._n == 0:
-            raise ConnectionResetError
-        return self._store.place.fs.open(*args, **kwargs)
+            raise TransientError(f"object {path}", "the connection was cut")
+        yield from self._store.read_chunks(path)
 
 
 def test_a_pull_that_broke_off_goes_on_and_shows_no_manifest_before_it_is_whole(disk, tmp_path):
