@@ -166,6 +166,10 @@ class ChecksConfig(Settings):
 
     on_fail: OnFail = Field(OnFail.FAIL, description="What a failed check does, where no entry below names it.")
     on_fail_by_check: tuple[CheckOnFail, ...] = Field((), description="What the failure of single checks does.")
+    ask_on_failure: bool = Field(
+        False,
+        description="A run of a Prefect deployment pauses at a check that fails it, until a person decides.",
+    )
     max_unparsed_rate: float = Field(0.05, ge=0, le=1, description="Share of replies that name no label.")
     max_failed_rate: float = Field(0.05, ge=0, le=1, description="Share of texts refused by the teacher or failed.")
     max_abstained_rate: float = Field(0.2, ge=0, le=1, description="Share of texts for which the teacher names none.")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from candist_core.config import load_config
-from candist_core.errors import BudgetError, CandistError, ConfigError, GateError, TransientError
+from candist_core.errors import BudgetError, CandistError, ConfigError, GateError, RefusedError, TransientError
 from candist_core.teacher_config import TeacherKind
 from flows.launch import launch, say_interrupted, settled
 from flows.options import ConfigPath, Endpoint, Profile, Quiet, Reask, Region, Sets, VersionArg, Yes, located
@@ -114,6 +114,22 @@ def status(config: ConfigPath, set_: Sets = None) -> None:
 
     settings = load_config(config, tuple(set_ or ()))
     print_status(_out, settings, status_of_run(settings))
+
+
+@app.command()
+def serve(
+    config: ConfigPath,
+    set_: Sets = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0: any free one.")] = 4200,
+    home: Annotated[Path, typer.Option(help="Folder of the server's database and logs.")] = Path(".candist/prefect"),
+) -> None:
+    """Serve the Prefect UI with everything deployed, on this machine alone; CONFIG is what its forms show at first.
+
+    Example: `candist serve deployments/configs/demo.yaml`
+    """
+    from flows.serve import serve as serve_until_stopped
+
+    serve_until_stopped(load_config(config, tuple(set_ or ())), home, port, _out)
 
 
 @replies_app.command("export")
@@ -249,6 +265,7 @@ def exit_code(error: BaseException) -> int:
     kinds: tuple[tuple[type[BaseException], int], ...] = (
         (GateError, 3),
         (BudgetError, 4),
+        (RefusedError, 4),
         (TransientError, 5),
         (CandistError, 2),
         (KeyboardInterrupt, 130),

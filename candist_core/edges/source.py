@@ -14,7 +14,7 @@ from typing import IO, Any
 from candist_core.config import SourceConfig, SourceFormat
 from candist_core.edges.filesystem import Place, open_place, told
 from candist_core.edges.readers import line_blocks, read_csv, read_jsonl, read_parquet
-from candist_core.errors import SourceError
+from candist_core.errors import EmptySourceError, SourceError
 from candist_core.ingest import SourceBatch
 from candist_core.reports import SourceFile
 
@@ -43,12 +43,13 @@ def find_files(source: SourceConfig) -> tuple[SourceFile, ...]:
         change (nanoseconds) of a local file.
 
     Raises:
-        SourceError: nothing there, no file of a known format, several formats in one folder.
+        EmptySourceError: nothing there.
+        SourceError: no file of a known format, several formats in one folder.
         TransientError: the network, or a server, failed.
     """
     place, found = _find(source)
     if not found:
-        raise SourceError(f"corpus {source.uri}", "no file", "at least one", "correct source.uri")
+        raise EmptySourceError(f"corpus {source.uri}", "no file", "at least one", "correct source.uri")
     formats = {path: _format_of(path) for path in found}
     if source.format is SourceFormat.AUTO:
         chosen = {path: kind for path, kind in formats.items() if kind is not None}
