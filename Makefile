@@ -9,10 +9,11 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TESTS  := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check unit docs audit bench bench-peers bench-student lock clean
+.PHONY: help demo serve test test-full check unit docs audit bench bench-peers bench-student lock clean
 
 help:
 	@echo "make demo    label the sample corpus and publish a version (all set-up included)"
+	@echo "make serve   a Prefect server, its UI, a worker and the deployments, on this machine alone; Ctrl-C ends them"
 	@echo "make test    every check and every test (all set-up included)"
 	@echo "make test-full  the same with the long forms: 20 kills"
 	@echo "make check   format, lint, types, import arrows, security lint, doctests"
@@ -34,6 +35,9 @@ $(READY): requirements.lock pyproject.toml
 
 demo: $(READY)
 	@$(BIN)/candist run deployments/configs/demo.yaml
+
+serve: $(READY)
+	@$(BIN)/candist serve deployments/configs/demo.yaml
 
 check: $(READY)
 	@$(BIN)/ruff format --check --quiet .

@@ -174,6 +174,10 @@ class ChecksConfig(Settings):
         description="Share of the corpus's rows that cannot be used: empty, oversized, unreadable, without an id of "
         "their own.",
     )
+    ask_on_failure: bool = Field(
+        False,
+        description="A run of a Prefect deployment pauses at a check that fails it, until a person decides.",
+    )
     max_unparsed_rate: float = Field(0.05, ge=0, le=1, description="Share of replies that name no label.")
     max_failed_rate: float = Field(0.05, ge=0, le=1, description="Share of texts refused by the teacher or failed.")
     max_abstained_rate: float = Field(0.2, ge=0, le=1, description="Share of texts for which the teacher names none.")

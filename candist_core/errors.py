@@ -7,6 +7,7 @@ CandistError
     ├── BadInputError         something the user gave: thing, found, wanted, next step
     │   ├── ConfigError       the run's configuration
     │   ├── SourceError       the corpus
+    │   │   └── EmptySourceError  there is no file of it yet
     │   ├── TeacherError      the endpoint, its key, its replies
     │   │   └── SilentError   a server that does not answer at all: a wrong address, or it is down
     │   ├── StudentError      the student's weights or what it is to learn from
@@ -17,7 +18,8 @@ CandistError
     ├── RowError              one request is at fault; its row becomes a reject
     ├── GateError             a check failed; nothing is published
     │   └── DriftError        new texts are far from what the student learned from
-    └── BudgetError           the hard cap on spending is reached
+    ├── BudgetError           the hard cap on spending is reached
+    └── RefusedError          a person was asked, and said no
 
 Errors take positional arguments and hand all of them to `super().__init__`.
 A Dask worker process sends an error home as `type(e)(*e.args)`; one that
@@ -65,6 +67,10 @@ class ConfigError(BadInputError):
 
 class SourceError(BadInputError):
     """The corpus to label."""
+
+
+class EmptySourceError(SourceError):
+    """The place of a corpus has no file."""
 
 
 class TeacherError(BadInputError):
@@ -165,3 +171,15 @@ class BudgetError(TerminalError):
             f"budget.max_usd: found ${self.spent_usd:.4f} spent of ${self.max_usd:.4f} with {self.n_left} texts "
             "still to annotate, wanted enough for all; raise budget.max_usd and run again, paid replies are kept"
         )
+
+
+class RefusedError(TerminalError):
+    """A person was asked about `what`, and said no; `note` is what they wrote."""
+
+    def __init__(self, what: str, note: str = "") -> None:
+        super().__init__(what, note)
+        self.what, self.note = what, note
+
+    def __str__(self) -> str:
+        said = f" ({self.note})" if self.note else ""
+        return f"{self.what}: refused by a person{said}; what is done is kept, run again to be asked again"

@@ -7,15 +7,39 @@ Invariant: two equal specs have equal fingerprints, on every machine.
 import json
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+_WORDS = {
+    "api": "API",
+    "env": "variable",
+    "id": "id",
+    "lora": "LoRA",
+    "n": "number",
+    "psi": "PSI",
+    "s": "(seconds)",
+    "uri": "path or URL",
+    "url": "URL",
+    "usd": "US dollars",
+}
+
+
+def titled(name: str, _: Any = None) -> str:
+    """What a setting is called in a form.
+
+    Example:
+        >>> titled("timeout_s"), titled("max_usd"), titled("uri")
+        ('Timeout (seconds)', 'Max US dollars', 'Path or URL')
+    """
+    words = " ".join(_WORDS.get(word, word) for word in name.split("_"))
+    return words[:1].upper() + words[1:]
+
 
 class Settings(BaseModel):
-    """Base of everything a user may set: frozen, unknown keys refused."""
+    """Base of everything a user may set: frozen, unknown keys refused, each with a title for the form."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", field_title_generator=titled)
 
 
 class Strategy(StrEnum):

@@ -170,5 +170,11 @@ class BudgetConfig(Settings):
 
     max_usd: float | None = Field(None, gt=0, description="Hard cap of one run (US dollars); none when empty.")
     confirm_above_usd: float = Field(5.0, ge=0, description="The command asks before a run estimated above this.")
+    approve_above_usd: float | None = Field(
+        None,
+        ge=0,
+        description="A run of a Prefect deployment that is estimated above this (US dollars) pauses before it pays, "
+        "until a person approves or refuses; empty: it asks nobody.",
+    )
     batch_discount: float = Field(0.5, ge=0, lt=1, description="What the provider takes off in batch mode (share).")
     prices: tuple[PriceConfig, ...] = Field((), description="Prices for models that the shipped table lacks.")

@@ -10,7 +10,7 @@ from candist_core.stages.annotate import find_annotations
 from candist_core.stages.plan import Plan
 from candist_core.tables import TableRef
 from candist_core.teacher_config import TeacherKind, TeacherMode
-from flows.gate import stop_if_failed
+from flows.gate import Gate
 from flows.progress import Watch
 from flows.runner import Cluster, run_window
 from tasks.annotate import annotate_shard
@@ -91,7 +91,9 @@ class Purse:
         self.settle(shard, self._cost.get(shard, 0.0) + self._granted.get(shard, 0.0))
 
 
-def annotate_shards(plan: Plan, texts: Sequence[TableRef], cluster: Cluster, watch: Watch) -> list[AnnotateReport]:
+def annotate_shards(
+    plan: Plan, texts: Sequence[TableRef], cluster: Cluster, watch: Watch, gate: Gate
+) -> list[AnnotateReport]:
     """Annotate every shard, or take what earlier runs left.
 
     Raises:
@@ -100,10 +102,10 @@ def annotate_shards(plan: Plan, texts: Sequence[TableRef], cluster: Cluster, wat
         TeacherError: no request will ever be answered.
         TransientError: shards that failed after their retries, once all the others have ended.
     """
-    run = _Run(plan, texts, cluster)
+    run = _Run(plan, texts, cluster, gate)
     # What an earlier run has found wrong is no better now, and nothing more is to be paid for it.
     for report in run.reports.values():
-        stop_if_failed("annotations", report.checks)
+        gate.pass_or_stop("annotations", report.checks)
     todo = sorted(run.still_open)
     already = sum(texts[i].rows for i in run.reports)
     with watch.stage("annotate", sum(shard.rows for shard in texts), already=already), cluster.counted_run():
@@ -116,8 +118,8 @@ def annotate_shards(plan: Plan, texts: Sequence[TableRef], cluster: Cluster, wat
 class _Run:
     """What came of each shard so far, and what the next one may spend."""
 
-    def __init__(self, plan: Plan, texts: Sequence[TableRef], cluster: Cluster) -> None:
-        self._plan, self._texts, self._cluster = plan, texts, cluster
+    def __init__(self, plan: Plan, texts: Sequence[TableRef], cluster: Cluster, gate: Gate) -> None:
+        self._plan, self._texts, self._cluster, self._gate = plan, texts, cluster, gate
         self.reports = {i: done for i, shard in enumerate(texts) if (done := find_annotations(plan, shard))}
         self.still_open = set(range(len(texts))) - set(self.reports)
         self.purse = Purse(plan.config.budget.max_usd)
@@ -151,7 +153,7 @@ class _Run:
         report, was_stopped = result
         self.purse.settle(i, cost_of(report), is_short=report.n_left > 0 and not was_stopped)
         self.reports[i] = report
-        stop_if_failed("annotations", report.checks)
+        self._gate.pass_or_stop("annotations", report.checks)
         if not report.n_left:
             self.still_open.discard(i)
         return (i,) if was_stopped or (report.n_left and self.purse.max_usd is not None) else ()

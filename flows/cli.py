@@ -19,6 +19,7 @@ from candist_core.errors import (
     CandistError,
     ConfigError,
     GateError,
+    RefusedError,
     SilentError,
     TeacherError,
     TransientError,
@@ -166,6 +167,22 @@ def status(config: ConfigPath, set_: Sets = None) -> None:
     print_status(_out, settings, status_of_run(settings))
 
 
+@app.command()
+def serve(
+    config: ConfigPath,
+    set_: Sets = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0: any free one.")] = 4200,
+    home: Annotated[Path, typer.Option(help="Folder of the server's database and logs.")] = Path(".candist/prefect"),
+) -> None:
+    """Serve the Prefect UI with everything deployed, on this machine alone; CONFIG is what its forms show at first.
+
+    Example: `candist serve deployments/configs/demo.yaml`
+    """
+    from flows.serve import serve as serve_until_stopped
+
+    serve_until_stopped(load_config(config, tuple(set_ or ())), home, port, _out)
+
+
 @replies_app.command("export")
 def export_replies(
     config: ConfigPath,
@@ -307,6 +324,7 @@ def exit_code(error: BaseException) -> int:
     kinds: tuple[tuple[type[BaseException], int], ...] = (
         (GateError, 3),
         (BudgetError, 4),
+        (RefusedError, 4),
         (TransientError, 5),
         (SilentError, 5),
         (CandistError, 2),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from prefect import flow, runtime
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 from prefect_dask import DaskTaskRunner
 from prefect_dask.task_runners import PrefectDaskFuture
 
@@ -24,11 +24,13 @@ from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
 from flows.annotation import annotate_shards
-from flows.gate import stop_if_failed
+from flows.approval import approve_cost, person_to_ask
+from flows.gate import Gate
 from flows.incremental import reuse_student
+from flows.named import first_name, mark_start, mark_version
 from flows.progress import Watch
 from flows.runner import Cluster, run_window
-from flows.summary import summary_markdown
+from flows.shown import show_version
 from tasks.check import check_annotations, check_corpus, check_labels
 from tasks.distill import distill_student
 from tasks.evaluate import assess_quality, evaluate_labels
@@ -38,18 +40,12 @@ from tasks.progress import listen
 from tasks.publish import publish_version
 
 
-def _run_name() -> str:
-    config = runtime.flow_run.parameters["config"]
-    name = config["name"] if isinstance(config, dict) else config.name
-    return f"{name}-{runtime.flow_run.id[:8]}"
-
-
-@flow(name="label-corpus", flow_run_name=_run_name, task_runner=DaskTaskRunner(), persist_result=False)
+@flow(name="label-corpus", flow_run_name=first_name, task_runner=DaskTaskRunner(), persist_result=False)
 def label_corpus(config: RunConfig) -> Published:
     """Label a corpus and publish the result as a version.
 
     Args:
-        config: everything the run needs.
+        config: Everything the run needs. Required are a name, the labels, and where the corpus lies.
 
     Returns:
         The version: new, or the one that already held the same labels.
@@ -60,17 +56,18 @@ def label_corpus(config: RunConfig) -> Published:
         BudgetError: the cap is reached; what is paid for is kept.
         TransientError: shards failed after their retries; run again.
     """
+    mark_start(config)
+    gate = Gate(person_to_ask() if config.checks.ask_on_failure else None)
     with ExitStack() as stack:
         watch = stack.enter_context(Watch())
         stack.callback(listen(watch.hear))
         cluster = Cluster(config.compute, watch.hear)
         ingested = _ingest(config, watch)
-        checks = [*check_corpus(config, ingested)]
-        _gate("corpus", checks)
-        annotated = annotate_shards(plan_annotation(config), ingested.texts, cluster, watch)
+        checks = _pass(gate, "corpus", check_corpus(config, ingested))
+        approve_cost(config)
+        annotated = annotate_shards(plan_annotation(config), ingested.texts, cluster, watch, gate)
         with watch.stage("check", len(annotated), "shards"):
-            checks += check_annotations(config, annotated)
-            _gate("annotations", checks)
+            checks = _pass(gate, "annotations", [*checks, *check_annotations(config, annotated)])
         student, origin = reuse_student(config, ingested, annotated, cluster, watch)
         student = student or _distill(config, ingested, annotated, cluster, watch)
         predicted = _predict(config, ingested, annotated, student, cluster, watch)
@@ -84,7 +81,7 @@ def label_corpus(config: RunConfig) -> Published:
             checks += check_labels(config, annotated, predicted)
             checks += as_checks(quality.findings, config.checks.on_fail)
             checks += origin.checks if origin is not None and origin.is_reused else ()
-            _gate("labels", checks)
+            checks = _pass(gate, "labels", checks)
         with watch.stage("publish", ingested.n_examples, "rows"):
             reports = RunReports(
                 ingested=ingested,
@@ -97,7 +94,8 @@ def label_corpus(config: RunConfig) -> Published:
                 origin=origin,
             )
             published = publish_version(config, reports, runtime.flow_run.id)
-        create_markdown_artifact(summary_markdown(published), key="summary", description="What the run made")
+        show_version(published)
+        mark_version(published)
         return published
 
 
@@ -163,8 +161,8 @@ def _predict(
     return [made[i] for i in range(len(shards))]
 
 
-def _gate(stage: str, checks: Sequence[CheckResult]) -> None:
+def _pass(gate: Gate, stage: str, checks: Sequence[CheckResult]) -> list[CheckResult]:
     """Show the checks so far in Prefect and stop at the ones that fail the run."""
     rows = [check.model_dump(include={"name", "passed", "observed", "wanted", "on_fail"}) for check in checks]
     create_table_artifact(rows, key=f"checks-{stage}", description=f"Checks up to the {stage}")
-    stop_if_failed(stage, checks)
+    return gate.pass_or_stop(stage, checks)

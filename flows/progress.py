@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from candist_core.ports import Progress as StageProgress
+from flows.screen import duration
 
 # Prefect takes tens of milliseconds for one artifact; a person looks every few seconds.
 _ARTIFACT_EVERY_S = 3.0
@@ -47,11 +48,16 @@ class _Stage:
     artifact: UUID | None
     parts: dict[str, StageProgress] = field(default_factory=dict)
     base: int = 0
+    started: float = field(default_factory=time.monotonic)
     shown_at: float = 0.0
 
     @property
     def done(self) -> int:
         return self.base + sum(part.done for part in self.parts.values())
+
+    @property
+    def cost_usd(self) -> float:
+        return sum(part.cost_usd for part in self.parts.values())
 
 
 class Watch:
@@ -94,9 +100,8 @@ class Watch:
         stage = _Stage(name, total, unit, bar, artifact if isinstance(artifact, UUID) else None, base=already)
         with self._lock:
             self._stage = stage
-        started = time.monotonic()
         yield stage
-        self._finish(stage, time.monotonic() - started)
+        self._finish(stage, time.monotonic() - stage.started)
 
     def hear(self, progress: StageProgress) -> None:
         """Take in one event; from any thread."""
@@ -106,9 +111,8 @@ class Watch:
                 return
             stage.parts[progress.part] = progress
             stage.total = stage.total or progress.total
-            done = stage.done
+            done, cost = stage.done, stage.cost_usd
         if self._bars is not None and stage.bar is not None:
-            cost = sum(part.cost_usd for part in stage.parts.values())
             note = " ".join(word for word in (f"${cost:.4f}" if cost else "", progress.note) if word)
             self._bars.update(stage.bar, completed=done, total=stage.total or None, note=escape(note))
 
@@ -118,7 +122,10 @@ class Watch:
         if stage is None or stage.artifact is None or time.monotonic() - stage.shown_at < _ARTIFACT_EVERY_S:
             return
         stage.shown_at = time.monotonic()
-        update_progress_artifact(stage.artifact, progress=_percent(stage.done, stage.total))
+        with self._lock:
+            done, total, cost = stage.done, stage.total, stage.cost_usd
+        said = pace(stage.name, stage.unit, done, total, done - stage.base, stage.shown_at - stage.started, cost)
+        update_progress_artifact(stage.artifact, progress=_percent(done, total), description=said)
 
     def say(self, sentence: str) -> None:
         """One line for people: above the bars, and in the run's log."""
@@ -131,14 +138,42 @@ class Watch:
         note = f"reused {stage.base:,}" if stage.base else ""
         if self._bars is not None and stage.bar is not None:
             self._bars.update(stage.bar, total=total, completed=total, note=note)
+        cost = f", ${stage.cost_usd:.4f}" if stage.cost_usd else ""
+        sentence = f"{stage.name}: {total:,} {stage.unit}, {seconds:.1f} s{cost}" + (f", {note}" if note else "")
         if stage.artifact is not None:
-            update_progress_artifact(stage.artifact, progress=100.0)
-        sentence = f"{stage.name}: {total:,} {stage.unit}, {seconds:.1f} s" + (f", {note}" if note else "")
+            update_progress_artifact(stage.artifact, progress=100.0, description=sentence)
         if self._bars is None:
             self.say(sentence)
         else:
             # The finished bar says it on the terminal.
             get_run_logger().info(sentence)
+
+
+def pace(name: str, unit: str, done: int, total: int, fresh: int, seconds: float, cost_usd: float) -> str:
+    """How far a stage is, how fast, what it has cost, and how long it will take.
+
+    Args:
+        name: of the stage.
+        unit: what is counted.
+        done: units.
+        total: units; 0 where unknown.
+        fresh: units done in these seconds; the others are from earlier.
+        seconds: since the stage began.
+        cost_usd: spent in this stage, US dollars.
+
+    Example:
+        >>> pace("annotate", "texts", 300, 1200, 200, 10.0, 0.05)
+        'annotate: 300 of 1,200 texts, 20 texts/s, $0.0500, about 45 s left'
+    """
+    rate = fresh / seconds if seconds > 0 else 0.0
+    parts = [f"{name}: {done:,} of {total:,} {unit}" if total else f"{name}: {done:,} {unit}"]
+    if rate:
+        parts.append(f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.1f} {unit}/s")
+    if cost_usd:
+        parts.append(f"${cost_usd:.4f}")
+    if rate and total > done:
+        parts.append(f"about {duration((total - done) / rate)} left")
+    return ", ".join(parts)
 
 
 def _percent(done: int, total: int) -> float:

@@ -62,6 +62,14 @@ _SERVER_SETTINGS = {
 }
 
 
+_UI_SETTINGS = {
+    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    # By the page's own origin, so that a tunnel to another port works as well.
+    "PREFECT_SERVER_UI_API_URL": "/api",
+}
+
+
 def quiet_environment() -> dict[str, str]:
     """Environment variables of a silent run: Prefect, Dask, Great Expectations, Hugging Face.
 
@@ -87,7 +95,7 @@ def private_server(home: Path | None = None) -> Iterator[str]:
     Raises:
         TransientError: the server did not start; its last words are in the sentence.
     """
-    from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+    from prefect.settings import PREFECT_API_URL
 
     if configured := PREFECT_API_URL.value():
         yield configured
@@ -95,12 +103,36 @@ def private_server(home: Path | None = None) -> Iterator[str]:
     with ExitStack() as stack:
         folder = home or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="candist-prefect-")))
         url = stack.enter_context(_started(folder.resolve(), is_temporary=home is None))
+        stack.enter_context(_joined(url, folder.resolve()))
+        yield url
+
+
+@contextmanager
+def kept_server(home: Path, port: int = 0) -> Iterator[str]:
+    """The URL of a Prefect API with its UI, events and automations on a port of loopback; any free one for 0.
+
+    The process lives as long as the context, its database stays in `home`. Inside the context this process and those
+    it starts talk to that server, whatever `PREFECT_API_URL` says.
+
+    Raises:
+        TransientError: the server did not start; its last words are in the sentence.
+    """
+    with _started(home.resolve(), is_temporary=False, port=port, has_ui=True) as url, _joined(url, home.resolve()):
+        yield url
+
+
+@contextmanager
+def _joined(url: str, home: Path) -> Iterator[None]:
+    """This process, and those it starts, talk to the server."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+
+    with ExitStack() as stack:
         # What Prefect stores of results it would otherwise leave in the user's home.
-        ours = {PREFECT_API_URL: url, PREFECT_LOCAL_STORAGE_PATH: str(folder.resolve() / "storage")}
+        ours = {PREFECT_API_URL: url, PREFECT_LOCAL_STORAGE_PATH: str(home / "storage")}
         stack.enter_context(_environment({setting.name: value for setting, value in ours.items()} | _past_proxies()))
         stack.enter_context(temporary_settings(ours))
         stack.callback(_send_what_waits)
-        yield url
+        yield
 
 
 def _send_what_waits() -> None:
@@ -113,7 +145,7 @@ def _send_what_waits() -> None:
 
 
 @contextmanager
-def _started(home: Path, is_temporary: bool) -> Iterator[str]:
+def _started(home: Path, is_temporary: bool, port: int = 0, has_ui: bool = False) -> Iterator[str]:
     """Start the server in its own process, wait until it answers, end it."""
     home.mkdir(parents=True, exist_ok=True)
     database, template, log = home / "prefect.db", _template(), home / "server.log"
@@ -121,10 +153,10 @@ def _started(home: Path, is_temporary: bool) -> Iterator[str]:
     is_copied = is_new and template.exists()
     if is_copied:
         shutil.copyfile(template, database)
-    with log.open("wb") as words, _ended(_spawn(home, is_temporary, words)) as process:
-        port = process.stdout.readline().decode().strip() if process.stdout else ""
-        url = f"http://{_LOOPBACK}:{port}/api"
-        if not port or not _answers(f"{url}/health"):
+    with log.open("wb") as words, _ended(_spawn(home, is_temporary, words, port, has_ui)) as process:
+        bound = process.stdout.readline().decode().strip() if process.stdout else ""
+        url = f"http://{_LOOPBACK}:{bound}/api"
+        if not bound or not _answers(f"{url}/health"):
             if is_copied:
                 template.unlink(missing_ok=True)
             raise TransientError(
@@ -143,16 +175,16 @@ def _last_words(log: Path) -> str:
     return (errors or lines or ["it said nothing"])[-1][:300]
 
 
-def _spawn(home: Path, is_temporary: bool, words: IO[bytes]) -> "subprocess.Popen[bytes]":
-    arguments = ["--home", str(home), "--parent", str(os.getpid())]
+def _spawn(home: Path, is_temporary: bool, words: IO[bytes], port: int, has_ui: bool) -> "subprocess.Popen[bytes]":
+    arguments = ["--home", str(home), "--parent", str(os.getpid()), "--port", str(port)]
+    arguments += [*(["--temporary"] if is_temporary else []), *(["--ui"] if has_ui else [])]
+    # Prefect would copy its pages into its own package, which may not be writable.
+    settings = _UI_SETTINGS | {"PREFECT_UI_STATIC_DIRECTORY": str(home / "ui")} if has_ui else _SERVER_SETTINGS
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
     path = [str(Path(__file__).parents[1]), *filter(None, [inherited.get("PYTHONPATH")])]
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.server", *arguments, *(["--temporary"] if is_temporary else [])],
-        env=inherited
-        | _NO_TRACKING
-        | _SERVER_SETTINGS
-        | {"PREFECT_HOME": str(home), "PYTHONPATH": os.pathsep.join(path)},
+        [sys.executable, "-m", "flows.server", *arguments],
+        env=inherited | _NO_TRACKING | settings | {"PREFECT_HOME": str(home), "PYTHONPATH": os.pathsep.join(path)},
         # Prefect also reads prefect.toml, pyproject.toml and .env of the folder that it starts in.
         cwd=home,
         stdin=subprocess.DEVNULL,
@@ -225,14 +257,16 @@ def _keep_template(database: Path, template: Path) -> None:
 
 
 def main() -> None:
-    """Serve the Prefect API on a free port of loopback, write the port to stdout, end with the parent."""
+    """Serve the Prefect API on a port of loopback, write the port to stdout, end with the parent."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--temporary", action="store_true")
+    parser.add_argument("--ui", action="store_true")
     given = parser.parse_args()
     threading.Thread(target=_watch, args=(given.parent, given.home, given.temporary), daemon=True).start()
-    listening = socket.create_server((_LOOPBACK, 0))
+    listening = socket.create_server((_LOOPBACK, given.port))
     print(listening.getsockname()[1], flush=True)
     # Nobody reads the pipe from here on.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -240,7 +274,7 @@ def main() -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
-    app = create_app(ephemeral=True)
+    app = create_app(ephemeral=not given.ui)
     settings = uvicorn.Config(app, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
     uvicorn.Server(settings).run(sockets=[listening])
 

@@ -18,7 +18,7 @@ from candist_core.reports import Finding, GoldReport, QualityReport
 from candist_core.stages.estimate import RunEstimate
 from candist_core.stages.status import RunStatus
 from candist_core.window import START
-from flows.screen import printable
+from flows.screen import duration, printable
 
 Rows = list[tuple[str, str]]
 _WIDE = 120
@@ -115,10 +115,15 @@ def published_rows(published: Published) -> Rows:
     ]
 
 
-def _report_rows(published: Published) -> Rows:
+def report_uri(published: Published) -> str | None:
     """Where the version's report lies; versions of before there was one have none."""
     has_report = any(file.path == "report.html" for file in published.manifest.files)
-    return [("report", f"{published.uri}/versions/{published.version}/report.html")] if has_report else []
+    return f"{published.uri}/versions/{published.version}/report.html" if has_report else None
+
+
+def _report_rows(published: Published) -> Rows:
+    uri = report_uri(published)
+    return [("report", uri)] if uri else []
 
 
 def summary_markdown(published: Published) -> str:
@@ -150,7 +155,7 @@ def print_estimate(console: Console, config: RunConfig, expected: RunEstimate) -
         ("cost", f"{cost}" + ("" if expected.is_paid else f" (teacher {config.teacher.kind} is free)")),
         (
             "time",
-            f"about {_duration(calls.seconds)} for the replies at {config.teacher.max_in_flight or START} in flight, "
+            f"about {duration(calls.seconds)} for the replies at {config.teacher.max_in_flight or START} in flight, "
             "1 s each",
         ),
     ]
@@ -211,9 +216,3 @@ def _share(part: int, whole: int) -> str:
 
 def _dollars(usd: float) -> str:
     return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

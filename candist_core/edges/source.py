@@ -14,7 +14,7 @@ from typing import IO, Any
 from candist_core.config import SourceConfig, SourceFormat
 from candist_core.edges.filesystem import Place, open_place, told
 from candist_core.edges.readers import line_blocks, read_csv, read_jsonl, read_parquet
-from candist_core.errors import SourceError
+from candist_core.errors import EmptySourceError, SourceError
 from candist_core.ingest import SourceBatch
 from candist_core.reports import SourceFile
 
@@ -43,7 +43,8 @@ def find_files(source: SourceConfig) -> tuple[SourceFile, ...]:
         change (nanoseconds) of a local file.
 
     Raises:
-        SourceError: nothing there, no file of a known format, several formats in one folder.
+        EmptySourceError: nothing there.
+        SourceError: no file of a known format, several formats in one folder.
         TransientError: the network, or a server, failed.
     """
     place, found = _find(source)
@@ -98,12 +99,12 @@ def read_batches(
                 yield from read_jsonl(blocks, file.uri)
 
 
-def _nothing_at(source: SourceConfig) -> SourceError:
+def _nothing_at(source: SourceConfig) -> EmptySourceError:
     """A relative path counts from where the command runs, which is not always where its YAML lies."""
     if "://" in source.uri or os.path.isabs(os.path.expanduser(source.uri)):
-        return SourceError(f"corpus {source.uri}", "no file", "at least one", "correct source.uri")
+        return EmptySourceError(f"corpus {source.uri}", "no file", "at least one", "correct source.uri")
     step = "start it in the folder that source.uri counts from, or write the whole path"
-    return SourceError(f"corpus {source.uri}", f"no file at {os.path.abspath(source.uri)}", "at least one", step)
+    return EmptySourceError(f"corpus {source.uri}", f"no file at {os.path.abspath(source.uri)}", "at least one", step)
 
 
 def _find(source: SourceConfig) -> tuple[Place, dict[str, dict[str, Any]]]:

@@ -1,0 +1,144 @@
+"""Runs of deployments on a real server with a real worker: cancelled, asked about, killed, started by an event."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from candist_core.stages.annotate import annotate_shard
+from candist_core.stages.ingest import find_ingested
+from candist_core.stages.plan import plan_annotation
+from flows.registered import POOL, deployments_of, register, register_automations
+from flows.server import kept_server, quiet_environment
+from flows.worker import started_worker
+from tests.fakes import ChatServer, user_text
+from tests.flows.corpora import demo_config, demo_rows, write_jsonl
+from tests.flows.operated import Api, wait_for
+from tests.flows.test_label_corpus import answers_by_text
+
+pytestmark = [pytest.mark.flow, pytest.mark.slow]
+
+N = 120
+# Prefect sends a heartbeat every 30 s at best; the shipped automation waits 90 s.
+SILENT_S = 35
+
+
+@pytest.fixture(scope="module")
+def operated(tmp_path_factory):
+    """The API, and the worker's process."""
+    home = tmp_path_factory.mktemp("operated")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in quiet_environment().items():
+            patch.setenv(name, value)
+        patch.setenv("TEST_KEY", "k")
+        with kept_server(home) as url:
+            config = demo_config(home, n=N, epochs=1)
+            register_automations(SILENT_S)
+            register(deployments_of(POOL), config)
+            with started_worker(POOL, home) as worker:
+                yield Api(url), worker
+
+
+@pytest.fixture
+def api(operated):
+    return operated[0]
+
+
+def paid(folder, server, n=N, **changes):
+    """A run at a paid endpoint, in one shard after the first."""
+    teacher = {
+        "kind": "openai", "model": "m", "base_url": server.base_url, "replies_uri": None,
+        "api_key_env": "TEST_KEY", "max_in_flight": 4, "max_tokens": 64,
+    }  # fmt: skip
+    price = {"model": "m", "input_usd": 1.0, "output_usd": 1.0}
+    groups = {"source": {"shard_rows": 60}, "teacher": teacher, "budget": {"prices": [price]}} | changes
+    return demo_config(folder, n=n, epochs=1, **groups)
+
+
+def test_a_cancelled_run_asks_nothing_after_five_seconds_and_another_goes_on_from_there(api, tmp_path):
+    said = answers_by_text(N)
+    latency_s = [0.4]
+    with ChatServer(answer=lambda body: said[user_text(body)], latency_s=lambda body: latency_s[0]) as server:
+        config = paid(tmp_path, server, compute={"processes": True})
+        run_id = api.start("label-corpus", config)
+        wait_for(lambda: len(server.requests) > 20, 90, "twenty requests")
+        api.cancel(run_id)
+        time.sleep(5)
+        asked = len(server.requests)
+        assert asked < N - 20, "it was still to ask when it was cancelled"
+        run = wait_for(lambda: api.state(run_id) == "Cancelled" and api.run(run_id), 30, "cancelled run")
+        time.sleep(3)
+        assert len(server.requests) == asked
+        assert "dataset:slice" in run["tags"]
+        latency_s[0] = 0.0
+        plan = plan_annotation(config)
+        for shard in find_ingested(config).texts:
+            annotate_shard(plan, shard)
+        assert len(server.counts) == N
+        assert len(server.requests) <= N + 4, "only what was under way is asked again"
+
+
+def test_a_run_above_the_set_sum_pays_nothing_until_a_person_says_yes(api, tmp_path):
+    said = answers_by_text(N)
+    with ChatServer(answer=lambda body: said[user_text(body)]) as server:
+        config = paid(tmp_path, server, budget={"approve_above_usd": 0.01, "prices": [
+            {"model": "m", "input_usd": 1.0, "output_usd": 1.0}]})  # fmt: skip
+        refused, accepted = api.start("label-corpus", config), api.start("label-corpus", config)
+        for run_id in (refused, accepted):
+            run = api.wait_for_state(run_id, "Paused")
+            assert run["state"]["state_details"]["run_input_keyset"], "the form to answer in"
+        assert server.requests == []
+        api.call(f"/flow_runs/{refused}/resume", {"run_input": {"go_on": False, "note": "too dear"}})
+        run = wait_for(lambda: api.state(refused) == "Failed" and api.run(refused), 60, "refusal")
+        assert "refused by a person (too dear)" in run["state"]["message"]
+        assert server.requests == []
+        api.call(f"/flow_runs/{accepted}/resume", {"run_input": {"go_on": True}})
+        run = api.wait_for_state(accepted, "Completed")
+        assert len(server.requests) == N
+    assert run["name"] == "slice@1"
+    assert {"candist", "dataset:slice", "teacher:m", "version:1"} <= set(run["tags"])
+
+
+def test_a_failed_gate_waits_for_a_person_who_lets_it_through_with_a_note(api, tmp_path):
+    config = demo_config(tmp_path, n=N, epochs=1, checks={"min_single_rate": 1.0, "ask_on_failure": True})
+    run_id = api.start("label-corpus", config)
+    api.wait_for_state(run_id, "Paused")
+    api.call(f"/flow_runs/{run_id}/resume", {"run_input": {"go_on": True, "note": "as agreed"}})
+    api.wait_for_state(run_id, "Completed")
+    assert "let through by a person: as agreed" in str(api.artifacts(run_id))
+
+
+def test_new_files_are_told_once_by_the_sensor_and_start_the_run_of_their_own_deployment(api, tmp_path):
+    from flows.look_for_data import look_for_data
+
+    parameters = {"name": "support-intents", "source": {"uri": str(tmp_path / "drop")}, "settle_s": 0.2}
+    assert not look_for_data(**parameters), "no folder yet"
+    (tmp_path / "drop").mkdir()
+    write_jsonl(tmp_path / "drop" / "one.jsonl", demo_rows(5))
+    deployment_id = api.deployment("on-new-data")["id"]
+    filters = {"deployments": {"id": {"any_": [deployment_id]}}}
+    assert api.call("/flow_runs/filter", filters) == []
+    assert look_for_data(**parameters)
+    (started,) = wait_for(lambda: api.call("/flow_runs/filter", filters), 30, "run on new data")
+    api.cancel(started["id"])
+    assert not look_for_data(**parameters), "told before"
+    write_jsonl(tmp_path / "drop" / "two.jsonl", demo_rows(5))
+    assert look_for_data(**parameters)
+
+
+def test_a_run_whose_worker_and_process_are_killed_is_marked_crashed_by_the_automation(operated, tmp_path):
+    api, worker = operated
+    said = answers_by_text(N)
+    with ChatServer(answer=lambda body: said[user_text(body)], latency_s=1.0) as server:
+        run_id = api.start("label-corpus", paid(tmp_path, server))
+        wait_for(lambda: server.requests, 90, "request")
+        family = psutil.Process(worker.pid).children(recursive=True)
+        os.kill(worker.pid, signal.SIGKILL)
+        for process in family:
+            process.kill()
+        killed_at = time.monotonic()
+        wait_for(lambda: api.state(run_id) == "Crashed", SILENT_S + 60, "mark")
+        assert time.monotonic() - killed_at < 120
+        assert "No heartbeat" in api.run(run_id)["state"]["message"]
