@@ -75,6 +75,9 @@ CHECKS: dict[str, tuple[OnFail, ...]] = {
     "labels.out_of_set_rate": _WHOLE,
     "labels.class_presence": _WHOLE,
     "labels.balance": _WHOLE,
+    "quality.identical-sets": _WHOLE,
+    "quality.class-collapse": _WHOLE,
+    "quality.weak-coverage": _WHOLE,
 }
 """Every check by its stable name, and what its failure may do. `docs/checks.md` says what each is about."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import comb
 from typing import Literal
 
-from candist_core.checks_config import OnFail
+from candist_core.checks_config import ChecksConfig
 from candist_core.reports import CheckResult, EpochReport, Finding, LabelQuality, QualityReport
 
 MAX_IDENTICAL, STOP_IDENTICAL = 0.2, 0.6
@@ -66,24 +66,21 @@ def by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda each: order.index(each.severity)))
 
 
-def as_checks(findings: Iterable[Finding], on_fail: OnFail) -> tuple[CheckResult, ...]:
+def as_checks(findings: Iterable[Finding], checks: ChecksConfig) -> tuple[CheckResult, ...]:
     """A failed check for each finding that stops, `quality.NAME`.
-
-    There are no rows to set aside, so that `quarantine` fails the run.
 
     Example:
         >>> found = Finding(name="class-collapse", severity="stop", evidence="one label", consequence="c", remedy="r")
-        >>> [(check.name, check.passed, check.on_fail) for check in as_checks([found], OnFail.QUARANTINE)]
+        >>> [(check.name, check.passed, check.on_fail) for check in as_checks([found], ChecksConfig())]
         [('quality.class-collapse', False, 'fail')]
     """
-    effect = OnFail.FAIL if on_fail is OnFail.QUARANTINE else on_fail
     return tuple(
         CheckResult(
-            name=f"quality.{found.name}",
+            name=(name := f"quality.{found.name}"),
             passed=False,
             observed=found.evidence,
             wanted=f"no such sign; {found.remedy}",
-            on_fail=effect.value,
+            on_fail=checks.on_fail_of(name).value,
         )
         for found in findings
         if found.severity == "stop"

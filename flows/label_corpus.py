@@ -79,7 +79,7 @@ def label_corpus(config: RunConfig) -> Published:
                     f"accuracy on gold: teacher {metrics.gold.teacher_accuracy}, final {metrics.gold.final_accuracy}"
                 )
             checks += check_labels(config, annotated, predicted)
-            checks += as_checks(quality.findings, config.checks.on_fail)
+            checks += as_checks(quality.findings, config.checks)
             checks += origin.checks if origin is not None and origin.is_reused else ()
             checks = _pass(gate, "labels", checks)
         with watch.stage("publish", ingested.n_examples, "rows"):

@@ -127,7 +127,7 @@ def reports_of_run(config: RunConfig) -> RunReports:
     quality = assess_quality(config, ingested.texts, annotated, student, predicted, metrics)
     checks = [*check_corpus(config, ingested), *check_annotations(config, annotated)]
     checks += check_labels(config, annotated, predicted)
-    checks += as_checks(quality.findings, config.checks.on_fail)
+    checks += as_checks(quality.findings, config.checks)
     checks += origin.checks if origin is not None else ()
     return RunReports(
         ingested=ingested,

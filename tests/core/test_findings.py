@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from candist_core.checks_config import OnFail
+from candist_core.checks_config import ChecksConfig
 from candist_core.findings import as_checks, find_failures
 from candist_core.quality import QualityCounts
 from candist_core.reports import EpochReport
@@ -192,13 +192,20 @@ def test_the_one_set_that_two_labels_can_make_is_told_of_late_and_stops_nothing(
 
 
 @pytest.mark.parametrize(
-    ("on_fail", "effect"), [(OnFail.FAIL, "fail"), (OnFail.WARN, "warn"), (OnFail.QUARANTINE, "fail")]
+    ("settings", "effect"),
+    [
+        ({"on_fail": "fail"}, "fail"),
+        ({"on_fail": "warn"}, "warn"),
+        # No rows could be set aside.
+        ({"on_fail": "quarantine"}, "fail"),
+        ({"on_fail_by_check": [{"check": "quality.identical-sets", "on_fail": "warn"}]}, "warn"),
+    ],
 )
-def test_only_what_stops_becomes_a_failed_check(on_fail, effect):
+def test_only_what_stops_becomes_a_failed_check(settings, effect):
     case = clean()
     planted = replace(case, first=np.zeros(1500, int), second=np.ones(1500, int))
     findings = found(planted)
-    checks = as_checks(findings.values(), on_fail)
+    checks = as_checks(findings.values(), ChecksConfig(**settings))
     assert {check.name for check in checks} == {f"quality.{f.name}" for f in findings.values() if f.severity == "stop"}
     assert all(not check.passed and check.on_fail == effect for check in checks)
     assert "quality.identical-sets: observed 100 %" in str(checks[0])
