@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from prefect import flow, runtime
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 from prefect_dask import DaskTaskRunner
 from prefect_dask.task_runners import PrefectDaskFuture
 
@@ -24,10 +24,10 @@ from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
 from flows.annotation import annotate_shards
+from flows.artifacts import keep_artifacts
 from flows.gate import stop_if_failed
 from flows.progress import Watch
 from flows.runner import Cluster, run_window
-from flows.summary import summary_markdown
 from tasks.check import check_annotations, check_corpus, check_labels
 from tasks.distill import distill_student
 from tasks.evaluate import assess_quality, evaluate_labels
@@ -93,7 +93,7 @@ def label_corpus(config: RunConfig) -> Published:
                 quality=quality,
             )
             published = publish_version(config, reports, runtime.flow_run.id)
-        create_markdown_artifact(summary_markdown(published), key="summary", description="What the run made")
+        keep_artifacts(config, published)
         return published
 
 
