@@ -19,7 +19,7 @@ MIN_COMPANIONS = 1.9
 """Companions of a first label: 2.1 and more when clean, 1.7 at most when planted."""
 MIN_LIFT = 1.5
 """Belief in a further label over a random one's: 3.3 and more when clean, 0.7 to 0.9 where second labels were drawn by
-chance (`docs/quality.md`, measured)."""
+chance (`candist bench quality`)."""
 MIN_FIT = 0.8
 """Training fit: 0.96 and more when clean, 0.67 at most for students too small on TREC."""
 MAX_RISE = 0.02
@@ -27,7 +27,8 @@ MAX_RISE = 0.02
 MIN_OVERLAP, MIN_PAIR_ENTROPY = 0.8, 0.7
 """Of two labels that no text tells apart: 1.00 and 0.74; 0.50 and 0.66 at most when clean."""
 MIN_ESTIMATE = 0.88
-"""Coverage by the students: 0.94 and more when clean, 0.85 with three of ten answers mixed up (`docs/quality.md`)."""
+"""Coverage by the students: 0.94 and more when clean, 0.85 with three of ten answers mixed up (`candist bench
+quality`)."""
 MIN_COVERAGE, STOP_COVERAGE = 0.8, 0.6
 """Of an audit. Where 61 % of the sets held the truth, sets taught less than first labels alone (`docs/method.md`,
 "Strength of the teacher"); with 82 % they taught most."""

@@ -5,6 +5,7 @@
                             /rejects.parquet               what left the pipeline, and why
                             /README.md                     the dataset card
                             /report.html                   what a person reads of it
+                            /metrics.json                  the numbers of that report, for programs
                             /validation/index.html         Data Docs of its checks
                             /student/...                   the student's weights, if wanted
 <dataset>/manifests/v00000001.json                         the commit (`candist_core.versions`)
@@ -37,6 +38,9 @@ from candist_core.spec import canonical_json
 from candist_core.upload import AT_ONCE, Uploads
 from candist_core.versions import MAX_RACES, commit, find_content, list_versions, next_manifest, write_hint
 
+NUMBERS = "metrics.json"
+"""Where the numbers of a version's report stand in its folder."""
+
 log = logging.getLogger(__name__)
 
 
@@ -66,6 +70,9 @@ class PageMaker(Protocol):
 
     def render(self, manifest: Manifest, *, is_numbered: bool = True, is_published: bool = True) -> bytes:
         """The report of all rows taken, a page of HTML."""
+
+    def numbers(self, manifest: Manifest) -> bytes:
+        """What that page tells in numbers, as JSON under metrics/1."""
 
 
 def publish(
@@ -129,6 +136,7 @@ def publish(
         card = dataset_card(config, manifest.version, *facts)
         told = [_store_once(target, folder, "README.md", card.encode())]
         if page is not None:
+            told.append(_store_once(target, folder, NUMBERS, page.numbers(manifest)))
             told.append(_store_once(target, folder, "report.html", page.render(manifest, is_numbered=False)))
         told += [_store_once(target, folder, path, data) for path, data in (pages or {}).items()]
         manifest = manifest.model_copy(update={"files": (*content.files, *told)})

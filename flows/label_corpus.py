@@ -94,7 +94,7 @@ def label_corpus(config: RunConfig) -> Published:
                 origin=origin,
             )
             published = publish_version(config, reports, runtime.flow_run.id)
-        show_version(published)
+        show_version(config, published)
         mark_version(published)
         return published
 

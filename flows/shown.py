@@ -1,19 +1,39 @@
-"""What a finished run shows in Prefect: summary, candidate sets, confidences, and where the report lies."""
+"""What a run shows in Prefect once it is published: summary, numbers and place of its report, sizes of the sets."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 
-from candist_core.publish import Published
+from candist_core.config import RunConfig
+from candist_core.publish import NUMBERS, Published
+from candist_core.stages.publish import open_publish_store
 from flows.summary import report_uri, summary_markdown
+
+# Tables of the version's `metrics.json`.
+_TABLES = {
+    "measures": "Everything measured on the labels",
+    "labels": "Labels, with texts, review, confidence, precision and recall",
+    "findings": "Signs of a failure, with evidence, consequence and remedy",
+    "cost": "What the labels cost",
+}
 
 _BAR, _GAP, _LEFT, _WIDTH = 22, 8, 60, 420
 
 
-def show_version(published: Published) -> None:
-    """Make the artifacts of a version: summary, link to the report, plot of the sizes of candidate sets."""
+def show_version(config: RunConfig, published: Published) -> None:
+    """Make the artifacts of a version: summary, link to the report, its numbers, plot of the sizes of candidate sets.
+
+    The numbers are read from the version itself; one of before there was `metrics.json` shows none.
+    """
     create_markdown_artifact(summary_markdown(published), key="summary", description="What the run made")
     if uri := report_uri(published):
         link = uri if "://" in uri else Path(uri).absolute().as_uri()
@@ -22,6 +42,12 @@ def show_version(published: Published) -> None:
     create_image_artifact(
         "data:image/svg+xml," + quote(size_plot(sizes)), key="set-sizes", description="Texts by number of candidates"
     )
+    if not any(file.path == NUMBERS for file in published.manifest.files):
+        return
+    data = open_publish_store(config).read_bytes(f"{published.manifest.folder}/{NUMBERS}")
+    numbers: dict[str, Any] = json.loads(data)
+    for name, description in _TABLES.items():
+        create_table_artifact(numbers[name], key=name, description=description)
 
 
 def size_plot(sizes: Mapping[int, int]) -> str:

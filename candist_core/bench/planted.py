@@ -66,6 +66,14 @@ def identical(R: Ranks, share: float, seed: int) -> Ranks:
     return mixed(R, same, share, seed)
 
 
+def guessed(corpus: Corpus, share: float, seed: int) -> Ranks:
+    """First labels alone, and beside a share of them a second one drawn by chance."""
+    rng, first, k = np.random.default_rng((seed, 8)), corpus.first, len(corpus.labels)
+    other = (first + rng.integers(1, k, len(first))) % k
+    has_second = (rng.random(len(first)) < share) & (first >= 0)
+    return ranked(k, first, np.where(has_second, other, -1))
+
+
 def partnered(R: Ranks) -> Ranks:
     """Every first label with the same partner beside it: 0 with 1, 2 with 3, and so on."""
     k, first = R.shape[1], np.where((R >= 0).any(axis=1), (R == 0).argmax(axis=1), -1)

@@ -167,3 +167,15 @@ def test_an_unknown_experiment_is_named_with_the_known_ones(tmp_path):
     result = CliRunner().invoke(app, ["bench", "lables", "--data", str(tmp_path)])
     assert isinstance(result.exception, ConfigError)
     assert "one of labels, students, encoders, steps, noise, sizes" in str(result.exception)
+
+
+def test_coverage_by_the_students_stands_beside_that_by_gold(data):
+    trec, banking = SUITES["quality"](Bench(data, embed, [0], lambda line: None))
+    assert trec.title.endswith("trec")
+    figures = {row[0]: [cell.mean for cell in row[1:]] for row in trec.rows}
+    llm, mixed_up = figures["llm"], figures["answers mixed up, 30 %"]
+    # Nine of ten recorded answers are right; a third of them dealt out anew leaves fewer.
+    assert 0.8 < llm[0] < 0.95
+    assert mixed_up[0] < llm[0] - 0.1
+    assert figures["second labels by chance"][3] < 2
+    assert len(banking.rows) == len(trec.rows) == 8

@@ -129,3 +129,14 @@ def test_a_louder_belief_against_the_teacher_finds_more_noise():
     R, P = np.full((90, 2), [0, -1]), np.full((90, 2), [0.3, 0.7])
     assert signals.noise_rate(R, P, 0.25) > signals.noise_rate(R, P, 2.0)
     assert signals.noise_rate(R, P[:, ::-1], 1.0) <= 0.05
+
+
+def test_guessed_second_labels_leave_first_ones_and_texts_without_an_answer_alone():
+    corpus = corpus_of([0, 1, 2, 3] * 50)
+    R = corpus.R.copy()
+    R[0] = -1
+    guess = planted.guessed(replace(corpus, R=R), 1.0, seed=0)
+    assert (guess[0] == -1).all()
+    assert ((guess[1:] >= 0).sum(axis=1) == 2).all()
+    assert np.array_equal(guess[1:] == 0, R[1:] == 0)
+    assert (planted.guessed(corpus, 0.0, seed=0) == corpus.R).all()

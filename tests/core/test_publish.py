@@ -179,7 +179,7 @@ def test_a_report_lies_in_the_version_and_changes_nothing_of_what_it_is(tmp_path
     plain = run.publish(open_store(Location(uri=str(tmp_path / "plain")))).manifest
     told = run.publish(target, page=Page(run.config.task)).manifest
     assert told.version == plain.version
-    assert [file.path for file in told.files] == [*(file.path for file in plain.files), "report.html"]
+    assert [file.path for file in told.files] == [*(file.path for file in plain.files), "metrics.json", "report.html"]
     html = target.read_bytes(f"{told.folder}/report.html")
     assert (told.files[-1].size_bytes, told.files[-1].sha256) == (len(html), sha256(html).hexdigest())
     # Its number is given after it; its id is known before.
@@ -189,9 +189,9 @@ def test_a_report_lies_in_the_version_and_changes_nothing_of_what_it_is(tmp_path
 
 def test_a_report_that_an_earlier_try_left_stays_as_it_is(work, target):
     run = Run(work)
-    # The eighth write is that of the manifest.
+    # The ninth write is that of the manifest.
     with pytest.raises(TransientError):
-        run.publish(FailingStore(target, 7, TransientError("s3", "gone")), page=Page(run.config.task), at_once=1)
+        run.publish(FailingStore(target, 8, TransientError("s3", "gone")), page=Page(run.config.task), at_once=1)
     folder = next(path for path in target.list_paths("mails") if path.endswith("report.html"))
     left = target.read_bytes(folder)
     later = datetime(2027, 1, 1, tzinfo=UTC)

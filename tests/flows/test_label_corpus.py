@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from html import unescape
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -197,6 +199,23 @@ def test_a_cap_stops_the_run_keeps_what_is_paid_and_the_next_run_goes_on(tmp_pat
         assert len(server.requests) == len(set(said)), "nothing is paid twice"
 
 
+def same_numbers_everywhere(artifacts: dict[str, Any], folder: Path) -> None:
+    """Tables in Prefect, metrics.json and the report tell the same; each number of the file stands on the page."""
+    numbers = json.loads((folder / "metrics.json").read_bytes())
+    page = " ".join(unescape(re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text())).split())
+    for name in ("measures", "labels", "findings", "cost"):
+        assert json.loads(artifacts[name]) == numbers[name], name
+    assert {"Coverage", "Final labels that are right", "Macro F1"} <= {fact["term"] for fact in numbers["measures"]}
+    for fact in (*numbers["measures"], *numbers["cost"]):
+        assert f"{fact['term']} {fact['value']}" in page
+    assert [row["label"] for row in numbers["labels"]] == [label["name"] for label in demo_labels()]
+    assert all(f"{finding['evidence']}" in page for finding in numbers["findings"])
+    assert numbers["answer"] in page
+    for stage in ("corpus", "annotations", "labels"):
+        shown = {check["name"]: check["observed"] for check in json.loads(artifacts[f"checks-{stage}"])}
+        assert shown.items() <= {check["name"]: check["observed"] for check in numbers["checks"]}.items()
+
+
 def test_the_manifest_tells_where_everything_came_from_and_no_secret(tmp_path, prefect_server, monkeypatch):
     monkeypatch.setenv("TEST_KEY", "sk-not-to-be-seen")
     said = answers_by_text(40)
@@ -222,6 +241,7 @@ def test_the_manifest_tells_where_everything_came_from_and_no_secret(tmp_path, p
     assert {"summary", "checks-annotations", "checks-labels", "progress-annotate", "progress-distill"} <= set(artifacts)
     assert "version" in artifacts["summary"]
     assert artifacts["progress-annotate"] == 100.0
+    same_numbers_everywhere(artifacts, Path(config.publish.uri) / published.manifest.folder)
     store = open_store(Location(uri=config.publish.uri))
     manifest = read_manifest(store, "slice", published.number)
     assert manifest.spec_fingerprint == config.task.fingerprint

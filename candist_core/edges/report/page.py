@@ -1,6 +1,7 @@
 """The report of a version, or of a run that has labelled everything: what its template is filled with."""
 
 import json
+from dataclasses import asdict
 
 import polars as pl
 
@@ -17,6 +18,7 @@ from candist_core.verdict import by_weight, failed_checks, judge, measured, refe
 MAX_CLASSES = 300
 """Labels in the table; of more, those with most texts to review are shown."""
 
+_NUMBERS_OF_LABEL = ("label", "n", "share", "n_review", "mean_confidence", "precision", "recall")
 _REASONS = {
     "student and teacher disagree": "The student, which never saw the teacher's answer, prefers another of the labels.",
     "student prefers a label outside the set": "The student, which never saw the teacher's answer, would choose one "
@@ -78,6 +80,29 @@ class Page:
             config=json.dumps(manifest.config, indent=2, ensure_ascii=False),
         )
 
+    def numbers(self, manifest: Manifest) -> bytes:
+        """What the page tells in numbers, as JSON under metrics/1: answer, measures, labels, findings, checks, cost."""
+        tally = self._tally
+        verdict = judge(manifest, tally)
+        told = {
+            "contract": "metrics/1",
+            "dataset": manifest.dataset,
+            "version": manifest.version,
+            "answer": verdict.answer,
+            "because": verdict.because,
+            "measures": [asdict(fact) for fact in measures(manifest, tally)],
+            "labels": [
+                {name: row[name] for name in _NUMBERS_OF_LABEL}
+                for row in _class_rows(tally, self._spec, len(self._spec.labels))
+            ],
+            "findings": [finding.model_dump() for finding in by_weight(manifest)],
+            "checks": [check.model_dump() for check in manifest.checks],
+            "cost": [asdict(fact) for fact in cost_facts(manifest)],
+            "metrics": manifest.metrics.model_dump(mode="json"),
+            "quality": manifest.quality and manifest.quality.model_dump(mode="json", exclude={"findings"}),
+        }
+        return json.dumps(told, indent=1, ensure_ascii=False).encode()
+
 
 def _explained(reason: str) -> str:
     return next((words for start, words in _REASONS.items() if reason.startswith(start)), "")
@@ -87,7 +112,7 @@ def _by_count(frame: pl.DataFrame) -> list[tuple[str, int]]:
     return list(frame.sort("n", frame.columns[0], descending=[True, False]).iter_rows())
 
 
-def _class_rows(tally: Tally, spec: TaskSpec) -> list[dict[str, object]]:
+def _class_rows(tally: Tally, spec: TaskSpec, most: int = MAX_CLASSES) -> list[dict[str, object]]:
     """A line for each label; precision and recall where rows with gold allow one."""
     labels = pl.DataFrame(
         [(label.name, label.description) for label in spec.labels],
@@ -110,8 +135,8 @@ def _class_rows(tally: Tally, spec: TaskSpec) -> list[dict[str, object]]:
         bar=100 * pl.col("n") / max(1, int(table["n"].max() or 1)),  # type: ignore[arg-type]
     )
     table = table.with_columns(review_bar=pl.col("bar") * pl.col("review_share").fill_null(0))
-    if table.height > MAX_CLASSES:
-        table = table.sort("n_review", "n", "label", descending=[True, True, False]).head(MAX_CLASSES)
+    if table.height > most:
+        table = table.sort("n_review", "n", "label", descending=[True, True, False]).head(most)
     return list(table.iter_rows(named=True))
 
 
