@@ -5,8 +5,8 @@ tables give the same files, byte by byte, however the rows were cut into shards.
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import polars as pl
@@ -35,14 +35,14 @@ _NO_SPLIT = "train"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a version with its bytes, or where they lie; of a data file its columns and rows that want review.
+    """One file of a version with its bytes, or where they lie; of a table its schema and rows that want review.
 
     `source` is a path in the run's store, for files that are copied as streams.
     """
 
     file: VersionFile
     data: bytes = b""
-    columns: tuple[str, ...] = ()
+    schema: Mapping[str, pl.DataType] = field(default_factory=dict)
     n_review: int = 0
     source: str | None = None
 
@@ -52,7 +52,7 @@ class Content:
     """A version's files without their bytes, and what is in them. `splits` has rows by the files' first name."""
 
     files: tuple[VersionFile, ...]
-    columns: tuple[str, ...]
+    schema: Mapping[str, pl.DataType]
     splits: dict[str, int]
     counts: Counts
 
@@ -64,7 +64,7 @@ def describe(parts: Iterable[Part], n_texts: int) -> Content:
         ContractError: no row has a label.
     """
     files: list[VersionFile] = []
-    columns: tuple[str, ...] = ()
+    schema: Mapping[str, pl.DataType] = {}
     splits: dict[str, int] = {}
     n_review = n_rejects = 0
     for part in parts:
@@ -72,15 +72,15 @@ def describe(parts: Iterable[Part], n_texts: int) -> Content:
         rows = part.file.rows or 0
         if part.file.path == "rejects.parquet":
             n_rejects = rows
-        elif part.columns:
-            columns = part.columns
+        elif part.schema:
+            schema = part.schema
             n_review += part.n_review
             name = part.file.path.removeprefix("data/").rpartition("-")[0]
             splits[name] = splits.get(name, 0) + rows
     if not splits:
         raise ContractError(LABELS.name, "no row with a label", "at least one to publish")
     counts = Counts(rows=sum(splits.values()), texts=n_texts, needs_review=n_review, rejects=n_rejects)
-    return Content(tuple(files), columns, splits, counts)
+    return Content(tuple(files), schema, splits, counts)
 
 
 def assemble(work: TableStore, config: RunConfig, reports: RunReports) -> Iterator[Part]:
@@ -208,7 +208,7 @@ def _rejects(work: TableStore, reports: RunReports, unlabelled: list[pl.DataFram
 def _part(path: str, frame: pl.DataFrame, contract: Contract, split: str | None = None, n_review: int = 0) -> Part:
     part = _plain_part(path, encode_table(frame, contract))
     file = part.file.model_copy(update={"rows": frame.height, "split": split})
-    return Part(file, part.data, tuple(frame.columns), n_review)
+    return Part(file, part.data, frame.schema, n_review)
 
 
 def _plain_part(path: str, data: bytes) -> Part:

@@ -190,6 +190,14 @@ class PublishConfig(Location):
         description="Name of the data set; else the run's name.",
     )
     include_student: bool = Field(False, description="Publish the student's weights with the version.")
+    license: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]{0,99}$",
+        description="Licence of the data set, for its card: SPDX or a name of the Hugging Face Hub, such as cc-by-4.0.",
+    )
+    language: tuple[Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")], ...] = Field(
+        (), description="Languages of the texts for the card, such as en or pt-BR (BCP 47)."
+    )
 
 
 class RunConfig(Settings):

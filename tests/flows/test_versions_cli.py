@@ -52,9 +52,9 @@ def test_show_tells_splits_tags_and_how_to_read_it(candist, store):
 
 def test_pull_copies_and_goes_on(candist, store, tmp_path):
     code, out, _ = candist("pull", "published/mails@1", "copy")
-    assert (code, out.strip()) == (0, "pulled version 1 into copy: 4 files, all as published")
+    assert (code, out.strip()) == (0, "pulled version 1 into copy: 5 files, all as published")
     (tmp_path / "copy/README.md").unlink()
-    assert "1 files, 3 were there" in candist("pull", "published/mails@1", "copy")[1]
+    assert "1 files, 4 were there" in candist("pull", "published/mails@1", "copy")[1]
 
 
 def test_rollback_moves_latest_and_says_so(candist, store):
@@ -76,7 +76,7 @@ def test_a_tag_moves_only_when_told_to(candist, store):
 def test_verify_takes_a_version_and_names_the_file_that_changed(candist, store):
     code, out, _ = candist("verify", "published/mails@1")
     assert code == 0
-    assert "4 files" in out
+    assert "5 files" in out
     path = f"{read_manifest(store, 'mails', 1).folder}/data/train-00000.parquet"
     store.write_bytes(path, store.read_bytes(path)[:-1] + b"x")
     code, out, err = candist("verify", "published/mails@1")

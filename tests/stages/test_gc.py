@@ -68,8 +68,8 @@ def kill():
     raise Killed
 
 
-# Writes of a publisher: lease, two parts, rejects, card, lease, manifest, hint.
-N_BEFORE_COMMIT = 6
+# Writes of a publisher: lease, two parts, rejects, card, croissant, lease, manifest, hint.
+N_BEFORE_COMMIT = 7
 
 
 def killed_publisher(tmp_path, place, n, confidence=0.25):
@@ -385,7 +385,7 @@ def test_nothing_is_removed_where_the_manifests_cannot_be_listed(disk, tmp_path)
     manifests.symlink_to(manifests)
     with pytest.raises(StoreError, match=r"(folder|object) mails/manifests"):
         collect_garbage(disk, older_than_s=0, delete=True)
-    assert len(store.list_paths("mails/versions")) == 4
+    assert len(store.list_paths("mails/versions")) == 5
 
 
 def test_a_place_without_data_sets_is_told(disk):

@@ -195,6 +195,8 @@ def test_datasets_reads_the_files_of_each_split(disk, datasets):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:rdflib")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:mlcroissant")
 def test_the_examples_of_the_documentation_run_as_they_stand(tmp_path, monkeypatch, datasets):
     monkeypatch.chdir(tmp_path)
     store = publish_mails(Location(uri="published"), name="reviews")
@@ -210,6 +212,7 @@ def test_the_examples_of_the_documentation_run_as_they_stand(tmp_path, monkeypat
     assert made["also_polars"].collect().height == 5
     assert made["by_file"]["train"].num_rows == made["by_card"]["train"].num_rows == 3
     assert made["by_card"]["test"].num_rows == 2
+    assert [one["train/doc_id"] for one in made["records"]] == [b"r0", b"r3", b"r4"]
     ((texts, targets),) = list(made["batches"])
     assert sorted(zip(texts, targets.tolist(), strict=True)) == [("again", 0), ("buy", 0)]
 
