@@ -23,6 +23,7 @@ from candist_core.stages.versions import (
     rollback_version,
     scan_version,
     tag_version,
+    untag_version,
     verify_version,
 )
 from candist_core.versions import list_versions, read_manifest
@@ -349,6 +350,24 @@ def test_a_tag_cannot_be_taken_for_something_else(disk, name):
     with pytest.raises(ConfigError, match="a name that cannot be one"):
         tag_version(dataset_at(disk), name)
     assert store.list_paths("mails/tags") == []
+
+
+def test_a_version_with_a_file_missing_takes_no_tag(place):
+    store = publish_mails(place)
+    store.delete([f"{read_manifest(store, 'mails').folder}/rejects.parquet"])
+    with pytest.raises(StoreError, match=r"1 of its objects not as published \(rejects.parquet: nothing"):
+        tag_version(dataset_at(place), "production")
+    assert store.list_paths("mails/tags") == []
+
+
+def test_a_tag_that_is_taken_away_leaves_its_version(place):
+    store = publish_mails(place)
+    tag_version(dataset_at(place), "production")
+    assert untag_version(dataset_at(place), "production").manifest.number == 1
+    assert store.list_paths("mails/tags") == []
+    assert list_versions(store, "mails") == [1]
+    with pytest.raises(StoreError, match=r"no version 'production', wanted latest, one of 1, or an id"):
+        untag_version(dataset_at(place), "production")
 
 
 def test_an_unknown_tag_is_told_with_those_there_are(disk):
