@@ -198,6 +198,11 @@ class PublishConfig(Location):
     language: tuple[Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")], ...] = Field(
         (), description="Languages of the texts for the card, such as en or pt-BR (BCP 47)."
     )
+    lineage_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s@?#]+$",
+        description="Receiver of OpenLineage events, told of each new version; its key stands in OPENLINEAGE_API_KEY.",
+    )
 
 
 class RunConfig(Settings):
