@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
-from candist_core.edges.filesystem import told
+from candist_core.edges.filesystem import explain, told
 from candist_core.edges.store import Store
 from candist_core.errors import StoreError, TransientError
 
@@ -44,9 +44,11 @@ def told_rows(thing: str) -> Iterator[None]:
     By then their sizes or hashes have been compared, so a file that cannot be read is a store that failed meanwhile.
     """
     try:
-        with told(thing, StoreError):
-            yield
-    except pl.exceptions.ComputeError as error:
+        yield
+    except (OSError, pl.exceptions.ComputeError) as error:
+        if isinstance(error, (FileNotFoundError, PermissionError)) or getattr(error, "errno", None) is not None:
+            raise explain(error, thing, StoreError) from error
+        # polars gives no number, status or code for what went wrong with a request.
         raise TransientError(thing, "found a reading that broke off, wanted its rows; run again later") from error
 
 
