@@ -38,13 +38,13 @@ _NO_SPLIT = "train"
 class Part:
     """One file of a version with its bytes, or where they lie.
 
-    Of data `columns` and rows that want review are told, of rejects their reasons. `source` is a path in the run's
+    Of data the schema and rows that want review are told, of rejects their reasons. `source` is a path in the run's
     store, for files that are copied as streams.
     """
 
     file: VersionFile
     data: bytes = b""
-    columns: tuple[str, ...] = ()
+    schema: Mapping[str, pl.DataType] = field(default_factory=dict)
     n_review: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     source: str | None = None
@@ -55,7 +55,7 @@ class Content:
     """A version's files without their bytes, and what is in them. `splits` has rows by the files' first name."""
 
     files: tuple[VersionFile, ...]
-    columns: tuple[str, ...]
+    schema: Mapping[str, pl.DataType]
     splits: dict[str, int]
     counts: Counts
 
@@ -67,7 +67,7 @@ def describe(parts: Iterable[Part], n_texts: int) -> Content:
         ContractError: no row has a label.
     """
     files: list[VersionFile] = []
-    columns: tuple[str, ...] = ()
+    schema: Mapping[str, pl.DataType] = {}
     splits: dict[str, int] = {}
     reasons: Mapping[str, int] = {}
     n_review = n_rejects = 0
@@ -76,8 +76,8 @@ def describe(parts: Iterable[Part], n_texts: int) -> Content:
         rows = part.file.rows or 0
         if part.file.path == "rejects.parquet":
             n_rejects, reasons = rows, part.reasons
-        elif part.columns:
-            columns = part.columns
+        elif part.schema:
+            schema = part.schema
             n_review += part.n_review
             name = part.file.path.removeprefix("data/").rpartition("-")[0]
             splits[name] = splits.get(name, 0) + rows
@@ -90,7 +90,7 @@ def describe(parts: Iterable[Part], n_texts: int) -> Content:
         rejects=n_rejects,
         reject_reasons=dict(reasons),
     )
-    return Content(tuple(files), columns, splits, counts)
+    return Content(tuple(files), schema, splits, counts)
 
 
 def assemble(work: TableStore, config: RunConfig, reports: RunReports) -> Iterator[Part]:
@@ -219,7 +219,7 @@ def _rejects(work: TableStore, reports: RunReports, unlabelled: list[pl.DataFram
 def _part(path: str, frame: pl.DataFrame, contract: Contract, split: str | None = None, n_review: int = 0) -> Part:
     part = _plain_part(path, encode_table(frame, contract))
     file = part.file.model_copy(update={"rows": frame.height, "split": split})
-    return Part(file, part.data, tuple(frame.columns), n_review)
+    return Part(file, part.data, frame.schema, n_review)
 
 
 def _plain_part(path: str, data: bytes) -> Part:

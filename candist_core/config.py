@@ -202,6 +202,19 @@ class PublishConfig(Location):
         description="Name of the data set; else the run's name.",
     )
     include_student: bool = Field(False, description="Publish the student's weights with the version.")
+    license: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]{0,99}$",
+        description="Licence of the data set, for its card: SPDX or a name of the Hugging Face Hub, such as cc-by-4.0.",
+    )
+    language: tuple[Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")], ...] = Field(
+        (), description="Languages of the texts for the card, such as en or pt-BR (BCP 47)."
+    )
+    lineage_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s@?#]+$",
+        description="Receiver of OpenLineage events, told of each new version; its key stands in OPENLINEAGE_API_KEY.",
+    )
 
 
 class RunConfig(Settings):

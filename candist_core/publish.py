@@ -4,6 +4,7 @@
 <dataset>/versions/<version>/data/<split>-00000.parquet    texts, labels and the user's own columns
                             /rejects.parquet               what left the pipeline, and why
                             /README.md                     the dataset card
+                            /croissant.json                the same for machines (MLCommons Croissant)
                             /report.html                   what a person reads of it
                             /metrics.json                  the numbers of that report, for programs
                             /validation/index.html         Data Docs of its checks
@@ -29,6 +30,7 @@ import polars as pl
 from candist_core.assemble import PUBLISHED, Content, Part, assemble, describe
 from candist_core.card import dataset_card
 from candist_core.config import RunConfig
+from candist_core.croissant import CROISSANT, encode_croissant
 from candist_core.errors import ContractError, TransientError
 from candist_core.lease import Lease, leased
 from candist_core.manifest import Manifest, VersionFile
@@ -132,9 +134,10 @@ def publish(
                     page.add(_rows_of(part))
                 lease.renew()
             uploads.finish()
-        facts = (content.splits, content.columns, content.counts, reports.metrics, reports.changes)
-        card = dataset_card(config, manifest.version, *facts)
+        card = dataset_card(config, manifest, content.splits, list(content.schema))
+        croissant = encode_croissant(config, manifest, content.schema)
         told = [_store_once(target, folder, "README.md", card.encode())]
+        told.append(_store_once(target, folder, CROISSANT, croissant))
         if page is not None:
             told.append(_store_once(target, folder, NUMBERS, page.numbers(manifest)))
             told.append(_store_once(target, folder, "report.html", page.render(manifest, is_numbered=False)))

@@ -190,6 +190,11 @@ def set_tag(store: TableStore, manifest: Manifest, name: str, *, may_move: bool 
     return True
 
 
+def delete_tag(store: TableStore, dataset: str, name: str) -> None:
+    """Take a name away; one that is not given is no error."""
+    store.delete([_tag_path(dataset, name)])
+
+
 def _tagged(store: TableStore, dataset: str, name: str) -> Manifest | None:
     if name not in _tag_names(store, dataset):
         return None

@@ -241,12 +241,14 @@ def labels(
 
     Example: `candist labels published/support-intents --review --out review.csv`
     """
+    from candist_core.edges.scan import told_rows
     from candist_core.stages.publish import export_labels
     from candist_core.stages.versions import load
     from flows.summary import print_labels
 
     rows_wanted = load(version, verify=True, endpoint_url=endpoint_url, region=region, profile=profile)
-    frame = (rows_wanted.filter("needs_review") if review else rows_wanted).collect()
+    with told_rows(f"version {version}"):
+        frame = (rows_wanted.filter("needs_review") if review else rows_wanted).collect()
     if out is None:
         print_labels(_out, frame, rows)
         return
@@ -270,13 +272,17 @@ def audit(
 
     Example: `candist audit published/support-intents --out audit.csv`
     """
+    from candist_core.edges.scan import told_rows
     from candist_core.stages.publish import draw_audit, export_labels
     from candist_core.stages.versions import find_version, scan_version
 
     if out.exists():
         raise ConfigError(f"file {out}", "one that exists", "a new one", "name another with --out")
     found = find_version(located(version, endpoint_url, region, profile))
-    drawn = draw_audit(scan_version(found, verify=True).collect(), rows, seed)
+    rows_wanted = scan_version(found, verify=True)
+    with told_rows(f"version {version}"):
+        frame = rows_wanted.collect()
+    drawn = draw_audit(frame, rows, seed)
     export_labels(drawn, out)
     names = found.manifest.spec.label_names
     listed = ", ".join(names[:_MAX_NAMED]) + (f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else "")

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from candist_core.stages.gc import Leftover
+from candist_core.stages.gc import Kind, Leftover
 from candist_core.stages.versions import Entry, Version
 from flows.screen import printable
 from flows.summary import Rows, manifest_rows, print_rows
@@ -64,13 +64,14 @@ def print_version(console: Console, version: Version) -> None:
         ("run", f"{manifest.run_id or 'without an orchestrator'}, candist {manifest.code_version}, "
                 f"seed {manifest.seed}"),
         ("where", version.uri),
-        ("read", f'candist_core.load("{version.store.uri}/{manifest.dataset}@{manifest.number}")'),
+        ("read", f'candist_core.load("{version.reference}")'),
     ]  # fmt: skip
     print_rows(console, manifest.dataset, rows)
 
 
 def print_leftovers(console: Console, leftovers: Sequence[Leftover], was_deleted: bool) -> None:
     """Print what garbage collection found, what of it went or may go, and what to type next."""
+    leftovers = [one for one in leftovers if one.kind is not Kind.DATASET]
     if not leftovers:
         console.print("nothing is left over")
         return

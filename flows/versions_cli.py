@@ -68,17 +68,25 @@ def tag(
     version: VersionArg,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name to read it by, as in `DATASET@NAME`.")],
     move: Annotated[bool, typer.Option("--move", help="Take the name from the version that has it.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Take the name away; VERSION is the data set.")] = False,
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
 ) -> None:
-    """Give a version a name.
+    """Give a version a name, or take the name away.
 
     Example: `candist tag published/support-intents@3 production --move`
     """
-    from candist_core.stages.versions import tag_version
+    from candist_core.stages.versions import tag_version, untag_version
 
-    found, is_new = tag_version(located(version, endpoint_url, region, profile), name, may_move=move)
+    location = located(version, endpoint_url, region, profile)
+    if delete:
+        if move:
+            raise ConfigError("--move", "--delete beside it", "one of them", "leave one out")
+        had_it = untag_version(location, name).manifest
+        _say(f"{had_it.dataset}@{name} is gone; version {had_it.number} stays")
+        return
+    found, is_new = tag_version(location, name, may_move=move)
     manifest = found.manifest
     had = "" if is_new else " already"
     _say(f"{manifest.dataset}@{name} is version {manifest.number}{had}")
@@ -128,7 +136,7 @@ def verify(
     for one in faults:
         _say(f"{one.path}: found {one.found}, wanted {one.wanted}")
     if faults:
-        raise damage(found, faults)
+        raise damage(found, faults, are_listed=True)
     files = found.manifest.files
     size = sum(file.size_bytes for file in files)
     _say(f"version {found.manifest.number}: {len(files)} files, {size:,} bytes, all as published")
@@ -149,11 +157,19 @@ def gc(
 
     Example: `candist gc published` and then `candist gc published --delete`
     """
-    from candist_core.stages.gc import collect_garbage
+    from candist_core.stages.gc import Kind, collect_garbage
     from flows.version_tables import print_leftovers
 
     location = located(place, endpoint_url, region, profile)
-    print_leftovers(_out, collect_garbage(location, older_than_s=older_than * _HOUR_S, delete=delete), delete)
+    leftovers = collect_garbage(location, older_than_s=older_than * _HOUR_S, delete=delete)
+    print_leftovers(_out, leftovers, delete)
+    passed = [one for one in leftovers if one.kind is Kind.DATASET]
+    for one in passed:
+        _say(f"{one.dataset} was left alone: {one.kept}")
+    if passed:
+        names, found = ", ".join(one.dataset for one in passed), "a manifest or lease that this candist cannot read"
+        step = "upgrade candist, or restore it from a copy; other data sets were not held up"
+        raise StoreError(f"data set {names}", found, "all of them readable", step)
 
 
 def _verify_run(config: Path, sets: list[str] | None) -> None:

@@ -1,15 +1,16 @@
 """Parquet files in a store as a polars LazyFrame: read by polars itself, by range, and only what a query needs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 import polars as pl
 
-from candist_core.edges.filesystem import told
+from candist_core.edges.filesystem import explain, told
 from candist_core.edges.store import Store
-from candist_core.errors import StoreError
+from candist_core.errors import StoreError, TransientError
 
 
 def scan_tables(store: Store, paths: Sequence[str]) -> pl.LazyFrame:
@@ -34,6 +35,21 @@ def scan_tables(store: Store, paths: Sequence[str]) -> pl.LazyFrame:
         storage_options=options,
         credential_provider=pl.CredentialProviderAWS(profile_name=place.location.profile),
     )
+
+
+@contextmanager
+def told_rows(thing: str) -> Iterator[None]:
+    """Turn what polars raises while it reads a version's rows into one sentence, or into a `TransientError`.
+
+    By then their sizes or hashes have been compared, so a file that cannot be read is a store that failed meanwhile.
+    """
+    try:
+        yield
+    except (OSError, pl.exceptions.ComputeError) as error:
+        if isinstance(error, (FileNotFoundError, PermissionError)) or getattr(error, "errno", None) is not None:
+            raise explain(error, thing, StoreError) from error
+        # polars gives no number, status or code for what went wrong with a request.
+        raise TransientError(thing, "found a reading that broke off, wanted its rows; run again later") from error
 
 
 def read_metadata(store: Store, path: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from candist_core.edges.objects import (
     remove_empty_folders,
 )
 from candist_core.edges.store import Store, open_store
-from candist_core.errors import CandistError, StoreError
+from candist_core.errors import CandistError, ContractError, StoreError
 from candist_core.lease import REMOVAL, lease_folder, read_note
 from candist_core.stages.versions import split_place
 from candist_core.versions import list_versions, read_numbered
@@ -33,11 +33,12 @@ _SIGN_S = 60.0
 
 
 class Kind(StrEnum):
-    """What kind of leftover it is."""
+    """What kind of leftover it is; a data set is none, but one that was left alone."""
 
     FOLDER = "version folder"
     WRITE = "unfinished write"
     UPLOAD = "multipart upload"
+    DATASET = "data set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,22 @@ def collect_garbage(place: Location, *, older_than_s: float = 24 * _HOUR_S, dele
             anew; it cannot harm a version.
         delete: remove what may go; else only tell of it.
 
+    Returns:
+        What was found. A data set with a manifest that is damaged, or of a later candist and so may refer to more than
+        this one knows, is left alone and told of as such; the others are not held up by it.
+
     Raises:
-        ContractError: a manifest is of a later version of candist, which may refer to more than this one knows.
         StoreError: no data set there, no right to list or to remove.
     """
     store, datasets = _datasets_at(place)
-    return [left for dataset in datasets for left in _Collection(store, dataset, older_than_s, delete).leftovers()]
+    return [left for dataset in datasets for left in _leftovers(_Collection(store, dataset, older_than_s, delete))]
+
+
+def _leftovers(collection: "_Collection") -> Iterator[Leftover]:
+    try:
+        yield from collection.leftovers()
+    except ContractError as error:
+        yield Leftover(collection.dataset, Kind.DATASET, collection.dataset, 0.0, n_objects=0, kept=str(error))
 
 
 def remove_unnamed(store: Store, dataset: str, version: str) -> Leftover:

@@ -8,6 +8,7 @@ import polars as pl
 
 from candist_core.config import ACCESS, Location, PublishConfig, RunConfig
 from candist_core.edges.data_docs import render_checks
+from candist_core.edges.lineage import tell_lineage
 from candist_core.edges.store import Store, open_store
 from candist_core.errors import ConfigError, StoreError
 from candist_core.publish import Published, publish
@@ -31,7 +32,7 @@ def publish_version(config: RunConfig, reports: RunReports, run_id: str = "") ->
     from candist_core.stages.changes import changes_since_latest
 
     target = open_publish_store(config)
-    return publish(
+    published = publish(
         open_store(config.store),
         target,
         config,
@@ -42,6 +43,9 @@ def publish_version(config: RunConfig, reports: RunReports, run_id: str = "") ->
         page=Page(config.task),
         pages={DATA_DOCS: render_checks(reports.annotated, reports.checks)},
     )
+    if config.publish.lineage_url and published.is_new:
+        tell_lineage(config.publish.lineage_url, published.manifest, published.uri)
+    return published
 
 
 def draw_audit(frame: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from candist_core.edges.filesystem import told
 from candist_core.edges.objects import fetch_object
 from candist_core.errors import StoreError
 from candist_core.manifest import VersionFile, decode_manifest, encode_manifest
-from candist_core.stages.versions import Version
+from candist_core.stages.versions import MANIFEST, Version
 
 _STATE = ".candist-pull"
 _AT_ONCE = 8
@@ -51,7 +51,7 @@ def pull_version(version: Version, folder: Path, on_file: Callable[[VersionFile]
         waiting = [file for file in version.manifest.files if not _is_here(folder, file)]
 
     def fetch(file: VersionFile) -> None:
-        fetch_object(version.store, f"{version.manifest.folder}/{file.path}", folder / file.path, state, file.sha256)
+        fetch_object(version.store, f"{version.folder}/{file.path}", folder / file.path, state, file.sha256)
         on_file(file)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -64,8 +64,8 @@ def pull_version(version: Version, folder: Path, on_file: Callable[[VersionFile]
             pool.shutdown(cancel_futures=True)
             raise
     with told(f"folder {folder}", StoreError):
-        (state / "manifest.json").write_bytes(encode_manifest(version.manifest))
-        (state / "manifest.json").replace(folder / "manifest.json")
+        (state / MANIFEST).write_bytes(encode_manifest(version.manifest))
+        (state / MANIFEST).replace(folder / MANIFEST)
         shutil.rmtree(state)
     return Pulled(len(waiting), len(version.manifest.files) - len(waiting), sum(file.size_bytes for file in waiting))
 
@@ -76,8 +76,8 @@ def _claim(version: Version, folder: Path) -> None:
     owner = state / "version"
     if owner.is_file():
         found = owner.read_text(encoding="utf-8")
-    elif (folder / "manifest.json").is_file():
-        path = folder / "manifest.json"
+    elif (folder / MANIFEST).is_file():
+        path = folder / MANIFEST
         found = decode_manifest(path.read_bytes(), str(path)).version
     else:
         found = wanted if not folder.exists() or not any(path.name != _STATE for path in folder.iterdir()) else ""

@@ -12,6 +12,7 @@ import polars as pl
 from candist_core.compare import Comparison, compare_versions
 from candist_core.config import Location, RunConfig
 from candist_core.edges.labelled_source import read_audit
+from candist_core.edges.scan import told_rows
 from candist_core.errors import ConfigError, ReviewError, StoreError
 from candist_core.manifest import Manifest
 from candist_core.review import RANDOM_SHARE, Why, choose_texts
@@ -152,11 +153,13 @@ def _version_of(config: RunConfig, version: str) -> Version:
 
 
 def _rows_of(version: Version) -> pl.DataFrame:
-    return scan_version(version, verify=True).collect()
+    with told_rows(f"version {version.uri}"):
+        return scan_version(version, verify=True).collect()
 
 
 def _compared(first: Version, second: Version) -> Comparison:
-    rows, others = (scan_version(each, verify=True).select(_COMPARED).collect() for each in (first, second))
+    with told_rows(f"versions {first.uri} and {second.uri}"):
+        rows, others = (scan_version(each, verify=True).select(_COMPARED).collect() for each in (first, second))
     return compare_versions(first.manifest, second.manifest, rows, others)
 
 

@@ -1,8 +1,10 @@
 """Published versions, from a reference such as `s3://bucket/sets/reviews@3`: found, listed, read, verified, named.
 
-A reference is `PLACE/DATASET`, then `@` and `latest` (which may be left out), a number, an id, or a tag.
+A reference is `PLACE/DATASET`, then `@` and `latest` (which may be left out), a number, an id, or a tag; or the folder
+of a copy that `candist_core.stages.pull` made.
 """
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,28 +19,51 @@ from candist_core.edges.objects import hash_object
 from candist_core.edges.scan import read_metadata, scan_tables
 from candist_core.edges.store import Store, open_store
 from candist_core.errors import ContractError, StoreError
-from candist_core.manifest import Manifest, VersionFile
-from candist_core.versions import list_tags, list_versions, read_manifest, read_numbered, roll_back, set_tag
+from candist_core.manifest import Manifest, VersionFile, decode_manifest
+from candist_core.versions import (
+    delete_tag,
+    list_tags,
+    list_versions,
+    read_manifest,
+    read_numbered,
+    roll_back,
+    set_tag,
+)
 
+MANIFEST = "manifest.json"
+"""Where the manifest stands in the folder of a copy, written last."""
 _AT_ONCE = 8
 """Objects read at once; each takes 8 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version and the store it lies in."""
+    """A version and the store it lies in; `copy` is the folder of a copy that `pull` made."""
 
     manifest: Manifest
     store: Store
+    copy: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """The version's folder, relative to its store."""
+        return self.copy or self.manifest.folder
 
     @property
     def uri(self) -> str:
         """The version's folder, for any tool that reads Parquet."""
-        return f"{self.store.uri.rstrip('/')}/{self.manifest.folder}"
+        return f"{self.store.uri.rstrip('/')}/{self.folder}"
+
+    @property
+    def reference(self) -> str:
+        """What finds it again."""
+        return self.uri if self.copy else f"{self.store.uri}/{self.manifest.dataset}@{self.manifest.number}"
 
     @property
     def tags(self) -> list[str]:
-        """Its names."""
+        """Its names; a copy has none."""
+        if self.copy:
+            return []
         tags = list_tags(self.store, self.manifest.dataset)
         return [tag.name for tag in tags if tag.number == self.manifest.number]
 
@@ -65,16 +90,14 @@ class Fault:
 
 
 def find_version(reference: Location) -> Version:
-    """The version that a reference names; `reference.uri` is `PLACE/DATASET[@VERSION]`.
+    """The version that a reference names; `reference.uri` is `PLACE/DATASET[@VERSION]`, or the folder of a copy.
 
     Raises:
         StoreError: no such data set or version; the sentence names those there are.
         ContractError: its manifest is of a later version of candist.
     """
     uri = reference.uri
-    place, mark, version = uri.rpartition("@")
-    if not mark or "/" in version:
-        place, version = uri, "latest"
+    place, version = _split_reference(uri)
     found = split_place(place)
     if found is None or not version:
         raise StoreError(
@@ -83,11 +106,30 @@ def find_version(reference: Location) -> Version:
     root, dataset = found
     store = open_store(reference.model_copy(update={"uri": root}))
     if not list_versions(store, dataset):
+        if version == "latest" and (copy := _copy_at(reference)) is not None:
+            return copy
         inside = find_datasets(open_store(reference.model_copy(update={"uri": place})))
         if inside:
             names = ", ".join(f"{place.rstrip('/')}/{name}" for name in inside)
             raise StoreError(f"version {uri!r}", "a folder of data sets", f"one of {names}", "name one")
     return Version(read_manifest(store, dataset, version), store)
+
+
+def _split_reference(uri: str) -> tuple[str, str]:
+    place, mark, version = uri.rpartition("@")
+    return (uri, "latest") if not mark or "/" in version else (place, version)
+
+
+def _copy_at(reference: Location) -> Version | None:
+    """The copy of a version that `pull` made in a folder, if one lies there whole."""
+    if (found := split_place(reference.uri)) is None:
+        return None
+    root, folder = found
+    store = open_store(reference.model_copy(update={"uri": root}))
+    path = f"{folder}/{MANIFEST}"
+    if path not in store.list_paths(folder):
+        return None
+    return Version(decode_manifest(store.read_bytes(path), path), store, folder)
 
 
 def load(
@@ -186,19 +228,20 @@ def list_entries(place: Location) -> list[Entry]:
 def verify_version(version: Version) -> list[Fault]:
     """Hash every object of a version and say what is not as it was published; an empty list: all is."""
     manifest = version.manifest
-    named = {file.path for file in manifest.files}
-    prefix = f"{manifest.folder}/"
-    stored = (path.removeprefix(prefix) for path in version.store.list_paths(manifest.folder))
+    named = {file.path for file in manifest.files} | ({MANIFEST} if version.copy else set())
+    prefix = f"{version.folder}/"
+    stored = (path.removeprefix(prefix) for path in version.store.list_paths(version.folder))
     extra = [Fault(path, "an object that no manifest names", "none") for path in stored if path not in named]
     return [*_hashed(version, manifest.files), *extra]
 
 
-def damage(version: Version, faults: list[Fault]) -> StoreError:
-    """The error that tells of a version that is not as it was published."""
+def damage(version: Version, faults: list[Fault], *, are_listed: bool = False) -> StoreError:
+    """The error that tells of a version that is not as it was published, and of its first faults unless listed."""
     told = "; ".join(f"{one.path}: {one.found}, wanted {one.wanted}" for one in faults[:3])
     more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+    named = "" if are_listed else f" ({told}{more})"
     return StoreError(
-        f"version {version.uri}", f"{len(faults)} of its objects not as published ({told}{more})",
+        f"version {version.uri}", f"{len(faults)} of its objects not as published{named}",
         f"what manifest {version.manifest.number} says",
         "restore them from a copy, or roll back to a version that is whole",
     )  # fmt: skip
@@ -209,10 +252,34 @@ def tag_version(reference: Location, name: str, *, may_move: bool = False) -> tu
 
     Raises:
         ConfigError: a name that could be taken for something else.
-        StoreError: another version has the name, and it may not move.
+        StoreError: another version has the name, and it may not move; a file of the version is gone.
     """
-    version = find_version(reference)
+    version = _published(reference)
+    if faults := _sized(version, version.manifest.files):
+        raise damage(version, faults)
     return version, set_tag(version.store, version.manifest, name, may_move=may_move)
+
+
+def untag_version(reference: Location, name: str) -> Version:
+    """Take a name from the version that has it; the version stays.
+
+    Args:
+        reference: the data set.
+        name: the name.
+
+    Raises:
+        StoreError: no version has it; the sentence names those there are.
+    """
+    version = _published(reference.model_copy(update={"uri": f"{_split_reference(reference.uri)[0]}@{name}"}))
+    delete_tag(version.store, version.manifest.dataset, name)
+    return version
+
+
+def _published(reference: Location) -> Version:
+    version = find_version(reference)
+    if version.copy:
+        raise StoreError(f"version {reference.uri!r}", "a copy", "the place it was pulled from", "name that")
+    return version
 
 
 def rollback_version(reference: Location) -> tuple[Version, bool]:
@@ -221,7 +288,7 @@ def rollback_version(reference: Location) -> tuple[Version, bool]:
     Raises:
         StoreError: no such version, or it is not whole.
     """
-    version = find_version(reference)
+    version = _published(reference)
     manifest, is_new = roll_back(version.store, version.manifest, datetime.now(UTC))
     return Version(manifest, version.store), is_new
 
@@ -233,6 +300,8 @@ def split_place(place: str) -> tuple[str, str] | None:
         >>> split_place("s3://bucket/sets/reviews"), split_place("reviews"), split_place("s3://bucket")
         (('s3://bucket/sets', 'reviews'), ('.', 'reviews'), None)
     """
+    if place.rstrip("/").rpartition("/")[2] in (".", "..") and "://" not in place:
+        place = os.path.abspath(place)
     root, slash, dataset = place.rstrip("/").rpartition("/")
     if not dataset or root.endswith(":/"):
         return None
@@ -255,11 +324,11 @@ def _entries(store: Store, dataset: str, wanted: list[int], numbers: list[int]) 
 
 
 def _path(version: Version, file: VersionFile) -> str:
-    return f"{version.manifest.folder}/{file.path}"
+    return f"{version.folder}/{file.path}"
 
 
 def _sized(version: Version, files: Iterable[VersionFile]) -> list[Fault]:
-    stored = version.store.list_sizes(version.manifest.folder)
+    stored = version.store.list_sizes(version.folder)
     sizes = {file.path: stored.get(_path(version, file)) for file in files}
     return [
         _missing(file) if (size := sizes[file.path]) is None else _other_size(file, size)
@@ -270,7 +339,7 @@ def _sized(version: Version, files: Iterable[VersionFile]) -> list[Fault]:
 
 def _hashed(version: Version, files: Iterable[VersionFile]) -> list[Fault]:
     """What is wrong with these files: gone, longer or shorter, or other bytes."""
-    stored = version.store.list_sizes(version.manifest.folder)
+    stored = version.store.list_sizes(version.folder)
 
     def look(file: VersionFile) -> Fault | None:
         if _path(version, file) not in stored:

@@ -23,7 +23,11 @@ from candist_core.reports import (
     AnnotateReport,
     CheckResult,
     EvaluateReport,
+    Finding,
+    GoldReport,
+    Interval,
     PredictReport,
+    QualityReport,
     RunReports,
     StoredFile,
     StudentReport,
@@ -161,7 +165,7 @@ def test_a_version_has_the_files_that_its_manifest_names_and_no_others(work, tar
     manifest, folder = published.manifest, f"mails/versions/{published.version}"
     assert manifest.folder == folder
     assert [file.path for file in manifest.files] == [
-        "data/train-00000.parquet", "data/test-00000.parquet", "rejects.parquet", "README.md",
+        "data/train-00000.parquet", "data/test-00000.parquet", "rejects.parquet", "README.md", "croissant.json",
     ]  # fmt: skip
     assert target.list_paths("") == sorted(
         [f"{folder}/{file.path}" for file in manifest.files] + ["mails/manifests/v00000001.json", "mails/latest.json"]
@@ -189,9 +193,9 @@ def test_a_report_lies_in_the_version_and_changes_nothing_of_what_it_is(tmp_path
 
 def test_a_report_that_an_earlier_try_left_stays_as_it_is(work, target):
     run = Run(work)
-    # The ninth write is that of the manifest.
+    # The tenth write is that of the manifest.
     with pytest.raises(TransientError):
-        run.publish(FailingStore(target, 8, TransientError("s3", "gone")), page=Page(run.config.task), at_once=1)
+        run.publish(FailingStore(target, 9, TransientError("s3", "gone")), page=Page(run.config.task), at_once=1)
     folder = next(path for path in target.list_paths("mails") if path.endswith("report.html"))
     left = target.read_bytes(folder)
     later = datetime(2027, 1, 1, tzinfo=UTC)
@@ -221,7 +225,7 @@ def test_the_manifest_tells_where_everything_came_from(work, target):
 
 def test_a_version_is_named_by_its_content_and_its_spec_alone(work, target):
     published = Run(work).publish(target)
-    files = sorted([f.path, f.sha256] for f in published.manifest.files if f.path != "README.md")
+    files = sorted([f.path, f.sha256] for f in published.manifest.files if f.path.endswith(".parquet"))
     content = json.dumps([files, published.manifest.spec_fingerprint], separators=(",", ":"))
     assert published.version == blake2b(content.encode(), digest_size=8).hexdigest()
 
@@ -509,9 +513,9 @@ class FailingStore:
         return self._store.create_bytes(path, data)
 
 
-@pytest.mark.parametrize("n", range(7))
+@pytest.mark.parametrize("n", range(8))
 def test_a_failure_at_any_write_leaves_no_version_and_the_next_try_publishes(work, target, n):
-    # Writes: lease, two parts, rejects, card, lease, manifest; then the hint.
+    # Writes: lease, two parts, rejects, card, croissant, lease, manifest; then the hint.
     with pytest.raises(TransientError):
         Run(work).publish(FailingStore(target, n, TransientError("s3", "gone")), at_once=1)
     assert list_versions(target, "mails") == []
@@ -521,7 +525,7 @@ def test_a_failure_at_any_write_leaves_no_version_and_the_next_try_publishes(wor
 
 
 def test_a_failure_of_the_hint_alone_is_no_failure_of_the_version(work, target, caplog):
-    published = Run(work).publish(FailingStore(target, 7, StoreError("store", "full", "room", "free some")))
+    published = Run(work).publish(FailingStore(target, 8, StoreError("store", "full", "room", "free some")))
     assert published.is_new
     assert list_versions(target, "mails") == [1]
     assert "latest.json of mails was not written" in caplog.text
@@ -641,6 +645,58 @@ def test_the_cards_head_tells_the_hub_where_each_split_lies(work, target):
     assert "| spam | Unwanted. | 3 |" in body
     assert "| lang | from the corpus |" in body
     assert "2026" not in body.replace("2506.03857", ""), "a card has no date"
+
+
+def test_the_card_tells_licence_and_languages_where_they_are_known(work, target):
+    head, _ = card_of(target, Run(work, publish={"license": "cc-by-4.0", "language": ["en"]}).publish(target))
+    assert (head["license"], head["language"]) == ("cc-by-4.0", ["en"])
+
+
+def test_the_card_tells_of_an_audit_of_failed_checks_and_of_findings_that_warn(work, target):
+    def share(value):
+        return Interval(value=value, low=value - 0.1, high=value + 0.1, n=40)
+
+    run = Run(work)
+    audit = GoldReport(
+        teacher_accuracy=share(0.5), final_accuracy=share(0.625), macro_f1=0.5, coverage=share(0.75),
+        kept_accuracy=share(0.875), lift=None,
+    )  # fmt: skip
+    _, without = card_of(target, run.publish(target))
+    assert "is not measured" in without
+    assert "## Warnings" not in without
+    findings = [
+        Finding(name=f"is-{severity}", severity=severity, evidence="Seen.", consequence="Bent.", remedy="Mend.")
+        for severity in ("warn", "note")
+    ]
+    quality = QualityReport.model_validate(
+        {"n_sets": 1, "mean_set_size": 1, "set_sizes": {}, "single_share": 1, "identical_share": 1, "entropy": 1,
+         "confusable": [], "coverage": share(0.5), "is_audited": True, "in_set_entropy": 0, "findings": findings}
+    )  # fmt: skip
+    checks = (CheckResult(name="max_rejects", passed=False, observed="9 <b>", wanted="1", on_fail="warn"),)
+    metrics = run.reports.metrics.model_copy(update={"audit": audit})
+    run.reports = run.reports.model_copy(update={"metrics": metrics, "quality": quality, "checks": checks})
+    # Another spec, for another version: what lies in a version is never written anew.
+    run.config = config_of(task={"instruction": "Sort them."})
+    _, told = card_of(target, run.publish(target))
+    assert "Against an audit, 40 texts labelled by a person" in told
+    assert "| final label is the audited label | 62.5 % (52.5 to 72.5) |" in told
+    plain = re.sub(r"\\(.)", r"\1", told)
+    assert "- max_rejects: observed 9 <b>, wanted 1" in plain
+    assert "<b>" not in told
+    assert "- is-warn: Seen. Bent." in plain
+    assert "note" not in told
+    assert "`reviewed` by a person" in told
+
+
+def test_the_card_calls_a_teacher_without_a_language_model_no_language_model(work, target):
+    _, body = card_of(target, Run(work, teacher={"kind": "zeroshot"}).publish(target))
+    assert "language model" not in body
+    assert "a zero-shot classifier" in body
+    more = {"kind": "openai", "base_url": "https://llm.example/v1", "model": "m"}
+    both = Run(work, teacher={"kind": "zeroshot"}, more_teachers=[more], confidence=0.25)
+    _, body = card_of(target, both.publish(target))
+    assert "2 teachers held possible" in body
+    assert r"openai m" in body
 
 
 def test_the_card_shows_odd_names_letter_by_letter_and_keeps_its_form(work, target):

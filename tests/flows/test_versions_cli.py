@@ -52,9 +52,9 @@ def test_show_tells_splits_tags_and_how_to_read_it(candist, store):
 
 def test_pull_copies_and_goes_on(candist, store, tmp_path):
     code, out, _ = candist("pull", "published/mails@1", "copy")
-    assert (code, out.strip()) == (0, "pulled version 1 into copy: 4 files, all as published")
+    assert (code, out.strip()) == (0, "pulled version 1 into copy: 5 files, all as published")
     (tmp_path / "copy/README.md").unlink()
-    assert "1 files, 3 were there" in candist("pull", "published/mails@1", "copy")[1]
+    assert "1 files, 4 were there" in candist("pull", "published/mails@1", "copy")[1]
 
 
 def test_rollback_moves_latest_and_says_so(candist, store):
@@ -73,16 +73,52 @@ def test_a_tag_moves_only_when_told_to(candist, store):
     assert "version 2" in candist("tag", "published/mails@2", "production", "--move")[1]
 
 
+def test_a_tag_is_taken_away_on_demand(candist, store):
+    candist("tag", "published/mails@1", "production")
+    assert candist("tag", "published/mails", "production", "--delete")[1].strip() == (
+        "mails@production is gone; version 1 stays"
+    )
+    code, _, err = candist("tag", "published/mails", "production", "--delete")
+    assert code == 2
+    assert "no version 'production'" in one_sentence(err)
+    assert candist("tag", "published/mails", "production", "--delete", "--move")[0] == 2
+
+
+def test_a_copy_is_shown_and_verified_by_its_folder(candist, store):
+    candist("pull", "published/mails@1", "copy")
+    assert "5 files" in candist("verify", "copy")[1]
+    code, out, _ = candist("show", "copy")
+    assert code == 0
+    assert 'candist_core.load("' in out
+    assert "copy" in out
+    assert candist("labels", "copy")[0] == 0
+
+
+def test_gc_names_a_data_set_that_it_left_alone_and_does_the_others(candist, store):
+    store.write_bytes("mails/manifests/v00000003.json", b"{}")
+    store.write_bytes(f"posts/versions/{'0' * 16}/data/x.parquet", b"left")
+    code, out, err = candist("gc", "published", "--older-than", "0", "--delete")
+    assert code == 2
+    assert "removed" in out
+    said = one_sentence(err)
+    assert "data set mails: found a manifest or lease that this candist cannot read" in said
+    assert "v00000003.json" in out
+    assert "other data sets were not held up" in said
+    assert store.list_paths("posts") == []
+
+
 def test_verify_takes_a_version_and_names_the_file_that_changed(candist, store):
     code, out, _ = candist("verify", "published/mails@1")
     assert code == 0
-    assert "4 files" in out
+    assert "5 files" in out
     path = f"{read_manifest(store, 'mails', 1).folder}/data/train-00000.parquet"
     store.write_bytes(path, store.read_bytes(path)[:-1] + b"x")
     code, out, err = candist("verify", "published/mails@1")
     assert code == 2
     assert "data/train-00000.parquet: found sha256" in out
-    assert "data/train-00000.parquet" in one_sentence(err)
+    # Told once: in the list, not in the sentence.
+    assert "data/train-00000.parquet" not in one_sentence(err)
+    assert "1 of its objects not as published" in err
     assert candist("labels", "published/mails@1")[0] == 2
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from candist_core import load
+from candist_core.config import Location
 from candist_core.errors import StoreError, TransientError
 from candist_core.stages.pull import pull_version
-from candist_core.stages.versions import find_version
+from candist_core.stages.versions import find_version, rollback_version, tag_version, verify_version
 from candist_core.versions import read_manifest
 from tests.published import dataset_at, publish_mails
 
@@ -34,7 +36,7 @@ def test_a_pulled_version_is_its_files_and_its_manifest(place, tmp_path):
     manifest = read_manifest(store, "mails")
     seen = []
     done = pull_version(find_version(dataset_at(place)), tmp_path / "copy", seen.append)
-    assert (done.n_fetched, done.n_kept) == (4, 0)
+    assert (done.n_fetched, done.n_kept) == (5, 0)
     assert sorted(file.path for file in seen) == sorted(file.path for file in manifest.files)
     assert done.size_bytes == sum(file.size_bytes for file in manifest.files)
     assert_whole(tmp_path / "copy", manifest)
@@ -141,3 +143,37 @@ def test_a_pull_that_is_killed_goes_on(disk, tmp_path):
                 assert sha256(file.read_bytes()).hexdigest() == wanted.sha256
     pull_version(version, tmp_path / "copy")
     assert_whole(tmp_path / "copy", version.manifest)
+
+
+@pytest.mark.parametrize("name", ["copy", "./copy", "{tmp}/copy", "file://{tmp}/copy"])
+def test_a_copy_is_read_and_verified_like_a_version(place, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    publish_mails(place)
+    version = find_version(dataset_at(place))
+    pull_version(version, tmp_path / "copy")
+    name = name.format(tmp=tmp_path)
+    copy = find_version(Location(uri=name))
+    assert copy.manifest == version.manifest
+    assert verify_version(copy) == []
+    assert load(name, verify=True).collect().height == 5
+    assert load(copy.reference, split="test").collect().height == 2
+    assert copy.tags == []
+    path = tmp_path / "copy/data/train-00000.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert [fault.path for fault in verify_version(copy)] == ["data/train-00000.parquet"]
+
+
+def test_a_copy_is_read_from_within_its_folder(disk, tmp_path, monkeypatch):
+    publish_mails(disk)
+    pull_version(find_version(dataset_at(disk)), tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    assert load(".").collect().height == 5
+
+
+def test_a_copy_takes_no_tag_and_no_rollback(disk, tmp_path):
+    publish_mails(disk)
+    pull_version(find_version(dataset_at(disk)), tmp_path / "copy")
+    copy = Location(uri=str(tmp_path / "copy"))
+    for use in (lambda: tag_version(copy, "production"), lambda: rollback_version(copy)):
+        with pytest.raises(StoreError, match="found a copy, wanted the place it was pulled from"):
+            use()

@@ -9,6 +9,7 @@ from candist_core.config import Location
 from candist_core.errors import StoreError
 from candist_core.stages.publish import publish_version
 from candist_core.stages.report import report_of_run, report_of_version, reports_of_run, write_report
+from tests.edges.test_lineage import receiver as receiver
 from tests.flows.corpora import demo_config
 
 pytestmark = pytest.mark.slow
@@ -63,3 +64,13 @@ def test_a_run_that_has_not_labelled_everything_names_the_stage(labelled):
     ):
         with pytest.raises(StoreError, match=found):
             report_of_run(labelled.model_copy(update=changes))
+
+
+def test_a_receiver_of_lineage_is_told_of_a_new_version_once(labelled, tmp_path, receiver):
+    place = labelled.publish.model_copy(update={"uri": str(tmp_path / "sets"), "lineage_url": receiver.url})
+    config = labelled.model_copy(update={"publish": place})
+    for is_new in (True, False):
+        assert publish_version(config, reports_of_run(labelled), "run-1").is_new is is_new
+    ((_, _, event),) = receiver.got
+    assert event["outputs"][0]["name"] == f"{tmp_path}/sets/{config.dataset}"
+    assert [one["namespace"] for one in event["inputs"]] == ["file"]

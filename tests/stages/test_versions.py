@@ -23,6 +23,7 @@ from candist_core.stages.versions import (
     rollback_version,
     scan_version,
     tag_version,
+    untag_version,
     verify_version,
 )
 from candist_core.versions import list_versions, read_manifest
@@ -195,6 +196,8 @@ def test_datasets_reads_the_files_of_each_split(disk, datasets):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:rdflib")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:mlcroissant")
 def test_the_examples_of_the_documentation_run_as_they_stand(tmp_path, monkeypatch, datasets):
     monkeypatch.chdir(tmp_path)
     store = publish_mails(Location(uri="published"), name="reviews")
@@ -210,6 +213,7 @@ def test_the_examples_of_the_documentation_run_as_they_stand(tmp_path, monkeypat
     assert made["also_polars"].collect().height == 5
     assert made["by_file"]["train"].num_rows == made["by_card"]["train"].num_rows == 3
     assert made["by_card"]["test"].num_rows == 2
+    assert [one["train/doc_id"] for one in made["records"]] == [b"r0", b"r3", b"r4"]
     ((texts, targets),) = list(made["batches"])
     assert sorted(zip(texts, targets.tolist(), strict=True)) == [("again", 0), ("buy", 0)]
 
@@ -346,6 +350,24 @@ def test_a_tag_cannot_be_taken_for_something_else(disk, name):
     with pytest.raises(ConfigError, match="a name that cannot be one"):
         tag_version(dataset_at(disk), name)
     assert store.list_paths("mails/tags") == []
+
+
+def test_a_version_with_a_file_missing_takes_no_tag(place):
+    store = publish_mails(place)
+    store.delete([f"{read_manifest(store, 'mails').folder}/rejects.parquet"])
+    with pytest.raises(StoreError, match=r"1 of its objects not as published \(rejects.parquet: nothing"):
+        tag_version(dataset_at(place), "production")
+    assert store.list_paths("mails/tags") == []
+
+
+def test_a_tag_that_is_taken_away_leaves_its_version(place):
+    store = publish_mails(place)
+    tag_version(dataset_at(place), "production")
+    assert untag_version(dataset_at(place), "production").manifest.number == 1
+    assert store.list_paths("mails/tags") == []
+    assert list_versions(store, "mails") == [1]
+    with pytest.raises(StoreError, match=r"no version 'production', wanted latest, one of 1, or an id"):
+        untag_version(dataset_at(place), "production")
 
 
 def test_an_unknown_tag_is_told_with_those_there_are(disk):
