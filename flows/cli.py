@@ -37,6 +37,7 @@ app.add_typer(versions_app)
 app.add_typer(forget_app)
 app.add_typer(review_app, name="review")
 app.command()(compare)
+app.command("diff", help="The same as `candist compare`.")(compare)
 app.add_typer(quarantine_app, name="quarantine")
 _out, _err = Console(), Console(stderr=True)
 

@@ -90,14 +90,14 @@ class Sweep:
         hits = self._hits(folder)
         if self._delete:
             self._store.delete(hits)
-        return Held(folder, sum(hits.values()), len(hits), "removed; the next run makes them again at no cost")
+        return Held(folder, sum(hits.values()), len(hits), "go whole, the next run makes them again at no cost")
 
     def _rewritten(self, folder: str, contract: Contract) -> Held:
         hits = self._hits(folder)
         for path in hits if self._delete else ():
             self._without(path, contract, f"{path.removesuffix('.parquet')[:-8]}{secrets.token_hex(4)}.parquet")
             self._store.delete([path])
-        return Held(folder, sum(hits.values()), len(hits), "removed row by row")
+        return Held(folder, sum(hits.values()), len(hits), "go row by row")
 
     def _without(self, path: str, contract: Contract, successor: str) -> TableRef:
         """Write a table once more without these rows."""
@@ -146,7 +146,7 @@ class Sweep:
                         "wait for its end and run this again",
                     )  # fmt: skip
             n, n_heads = n + found, n_heads + bool(found)
-        return Held("replies", n, n_heads, "removed row by row; of another row with the same text asked again")
+        return Held("replies", n, n_heads, "go row by row; those of other rows with such a text are asked for again")
 
     def _in_spool(self, head: str) -> int:
         """Replies to these rows that are not in the store yet."""
