@@ -117,11 +117,10 @@ class Sweep:
             self._store.delete(path for path in hits)
             if learned and not self._keep_students:
                 shutil.rmtree(self._spool / _UNFINISHED, ignore_errors=True)
-        remedy = (
-            "stay, without their notes about these rows" if self._keep_students else "removed; the next run distils"
-        )
-        yield Held("students that learned from them", sum(hits.values()), len(learned), remedy)
-        yield Held("beliefs", sum(hits.values()), len(hits), "removed row by row or made again")
+        remedy = "stay, their notes about these rows go" if self._keep_students else "go, the next run distils"
+        n_learned = sum(n for path, n in hits.items() if _LEARNED.fullmatch(path))
+        yield Held("students that learned from them", n_learned, len(learned), remedy)
+        yield Held("beliefs", sum(hits.values()), len(hits), "go with their student, or row by row")
 
     def _remove_student(self, key: str, hits: Iterable[str]) -> None:
         """Remove a student: first what makes it known, last the tables by which it was found."""
