@@ -66,7 +66,7 @@ def manifest_rows(manifest: Manifest) -> Rows:
         ("student", f"{manifest.student.base_model} on {manifest.student.device_reason}"),
     ]
     if manifest.origin is not None:
-        whose = f"of version {manifest.origin.number}" if manifest.origin.is_reused else "distilled anew"
+        whose = f"of version {manifest.origin.number}" if manifest.origin.is_reused else "distilled"
         rows.append(("", f"{whose}: {manifest.origin.reason}"))
     return rows
 

@@ -164,6 +164,12 @@ def read_lesson(
     )
 
 
+def reviewed_texts(store: Store, config: RunConfig, texts: Sequence[TableRef]) -> pl.DataFrame | None:
+    """The texts of a corpus that a person has labelled, under reviewed/1; None without an audit."""
+    audit = _read_audit(config)
+    return pl.concat([_verdicts_of(store.read_table(shard), audit) for shard in texts]) if audit else None
+
+
 def _verdicts_of(shown: pl.DataFrame, audit: Mapping[str, Verdict]) -> pl.DataFrame:
     """doc_id, label and is_random of the texts of a shard that a person has labelled."""
     given = [(doc_id, audit.get(text.strip())) for doc_id, text in shown.select("doc_id", "text").iter_rows()]

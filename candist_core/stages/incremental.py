@@ -22,12 +22,12 @@ from candist_core.ports import OnProgress, Progress, ignore_progress
 from candist_core.reports import AnnotateReport, DistillReport, Report, StudentOrigin
 from candist_core.spec import fingerprint
 from candist_core.stages.beliefs import BeliefsOfTexts
-from candist_core.stages.distill import settings_key, student_key
+from candist_core.stages.distill import reviewed_texts, settings_key, student_key
 from candist_core.stages.new_texts import NewTexts
 from candist_core.stages.predict import find_labels
 from candist_core.stages.publish import open_publish_store
 from candist_core.stages.versions import Version
-from candist_core.tables import TableRef
+from candist_core.tables import REVIEWED, TableRef
 from candist_core.version import __version__
 from candist_core.versions import find_content, list_versions, read_numbered
 
@@ -103,7 +103,8 @@ def adopt_student(
         for i, shard in enumerate(texts):
             on_progress(Progress("reuse", "", i, len(texts), "shards"))
             held[shard.sha256] = beliefs.of(shard)
-        student = base.student.model_copy(update={"beliefs": held})
+        reviewed = _keep_reviewed(config, store, base.student, texts)
+        student = base.student.model_copy(update={"beliefs": held, "reviewed": reviewed})
         looked = [pair for pair in shards if find_labels(config, *pair, student) is None]
         window = NewTexts(config, base.version, base.reference, student, store)
         kept: dict[str, TableRef] = {}
@@ -133,6 +134,15 @@ def find_reused(
         return None
     origin = judge_student(config, adopted)
     return (adopted.student, origin) if origin.is_reused else None
+
+
+def _keep_reviewed(config: RunConfig, store: Store, student: DistillReport, texts: Sequence[TableRef]) -> TableRef:
+    """Labels that people gave to texts of this corpus; one of an audit may have come into it only now."""
+    rows = reviewed_texts(store, config, texts)
+    if rows is None:
+        return student.reviewed
+    key = fingerprint([shard.sha256 for shard in texts])[:8]
+    return store.write_table(f"reviewed/{student.key}-{key}.parquet", rows, REVIEWED)
 
 
 def judge_student(config: RunConfig, adopted: Adopted) -> StudentOrigin:

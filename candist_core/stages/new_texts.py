@@ -19,6 +19,9 @@ from candist_core.stages.versions import Version, scan_version
 from candist_core.tables import LABELS, TableRef, empty
 from candist_core.version import __version__
 
+_MIN_EMBEDDED = 20
+"""Fewer texts on one side are told from the others by chance too often for the area to say anything."""
+
 
 class NewTexts:
     """The texts of a corpus that the base lacks: counted, and a sample of them kept to be embedded.
@@ -51,7 +54,8 @@ class NewTexts:
             answers = self._store.read_table(report.annotations)
             self._count_new(shard, rows.filter(pl.col("label").is_null()), answers)
             if (stays := _staying(rows, answers)).height:
-                key = fingerprint([self._student.key, shard.sha256, report.annotations.sha256, __version__])
+                made_of = [self._student.key, self._base.manifest.version, shard.sha256, report.annotations.sha256]
+                key = fingerprint([*made_of, __version__])
                 kept[shard.sha256] = self._store.write_table(f"labels/kept-{key}.parquet", stays, LABELS)
         return kept
 
@@ -67,7 +71,7 @@ class NewTexts:
         n = self._config.incremental.sample_texts
         texts, others = self._sample["text"].to_list(), _lowest(old, n)["text"].to_list()
         report = DriftReport(new=self.counts, old=count_texts(old))
-        if min(len(texts), len(others)) < self._config.incremental.min_texts:
+        if min(len(texts), len(others)) < _MIN_EMBEDDED:
             return report
         auc = self._embedded_auc(texts, others, scratch)
         return report.model_copy(update={"auc": auc, "n_embedded": len(texts), "m_embedded": len(others)})

@@ -90,14 +90,14 @@ class Sweep:
         hits = self._hits(folder)
         if self._delete:
             self._store.delete(hits)
-        return Held(folder, sum(hits.values()), len(hits), "removed; the next run makes them again at no cost")
+        return Held(folder, sum(hits.values()), len(hits), "go whole, the next run makes them again at no cost")
 
     def _rewritten(self, folder: str, contract: Contract) -> Held:
         hits = self._hits(folder)
         for path in hits if self._delete else ():
             self._without(path, contract, f"{path.removesuffix('.parquet')[:-8]}{secrets.token_hex(4)}.parquet")
             self._store.delete([path])
-        return Held(folder, sum(hits.values()), len(hits), "removed row by row")
+        return Held(folder, sum(hits.values()), len(hits), "go row by row")
 
     def _without(self, path: str, contract: Contract, successor: str) -> TableRef:
         """Write a table once more without these rows."""
@@ -117,11 +117,10 @@ class Sweep:
             self._store.delete(path for path in hits)
             if learned and not self._keep_students:
                 shutil.rmtree(self._spool / _UNFINISHED, ignore_errors=True)
-        remedy = (
-            "stay, without their notes about these rows" if self._keep_students else "removed; the next run distils"
-        )
-        yield Held("students that learned from them", sum(hits.values()), len(learned), remedy)
-        yield Held("beliefs", sum(hits.values()), len(hits), "removed row by row or made again")
+        remedy = "stay, their notes about these rows go" if self._keep_students else "go, the next run distils"
+        n_learned = sum(n for path, n in hits.items() if _LEARNED.fullmatch(path))
+        yield Held("students that learned from them", n_learned, len(learned), remedy)
+        yield Held("beliefs", sum(hits.values()), len(hits), "go with their student, or row by row")
 
     def _remove_student(self, key: str, hits: Iterable[str]) -> None:
         """Remove a student: first what makes it known, last the tables by which it was found."""
@@ -146,7 +145,7 @@ class Sweep:
                         "wait for its end and run this again",
                     )  # fmt: skip
             n, n_heads = n + found, n_heads + bool(found)
-        return Held("replies", n, n_heads, "removed row by row; of another row with the same text asked again")
+        return Held("replies", n, n_heads, "go row by row; those of other rows with such a text are asked for again")
 
     def _in_spool(self, head: str) -> int:
         """Replies to these rows that are not in the store yet."""

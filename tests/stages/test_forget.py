@@ -7,15 +7,18 @@ import polars as pl
 import pytest
 
 from candist_core.config import Location
+from candist_core.edges.reply_log import _LINE
 from candist_core.edges.store import Store, open_store
 from candist_core.errors import ConfigError, StoreError
 from candist_core.forgotten import read_forgotten
+from candist_core.ports import Reply
 from candist_core.stages.annotate import annotate_shard
 from candist_core.stages.forget import forget_rows, read_ids, read_texts
 from candist_core.stages.gc import collect_garbage
 from candist_core.stages.ingest import find_ingested, ingest_corpus
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.remove import remove_version
+from candist_core.stages.teachers import open_reply_log
 from candist_core.stages.versions import find_version, load, tag_version
 from tests.flows.corpora import demo_rows, write_jsonl
 from tests.stages.test_incremental import grown, label
@@ -201,6 +204,26 @@ def test_an_old_version_goes_for_good_and_leaves_no_garbage_but_never_the_latest
     assert load(place.uri).collect().height == N - 2
     assert ids_in(tmp_path / "published").isdisjoint(GONE)
     assert forget_rows(config).holders == ()
+
+
+def test_replies_that_are_not_in_the_store_yet_are_forgotten_too_but_not_those_of_a_run_at_work(config, tmp_path):
+    plan = plan_annotation(config)
+    role, work = plan.roles[0], open_store(config.store)
+    spool = tmp_path / "work/spool" / role.prompt.head.fingerprint
+    spool.mkdir(parents=True, exist_ok=True)
+    lines = [_LINE.dump_json(Reply(f"key-{i}", doc_id, "said", "stop")) for i, doc_id in enumerate([*GONE, "other"])]
+    (spool / "dead.jsonl").write_bytes(b"\n".join([*lines, b'{"request_key": "cut']))
+    assert {one.what: one.n_rows for one in forget_rows(config, GONE).held}["replies"] == 4
+    forget_rows(config, GONE, delete=True)
+    assert not list(spool.iterdir())
+    log = open_reply_log(plan, role, work, "part")
+    assert set(log.lookup([f"key-{i}" for i in range(3)])) == {"key-2"}
+    log.append(Reply("key-9", GONE[0], "said", "stop"))
+    with pytest.raises(StoreError, match="a run at work holds"):
+        forget_rows(config, delete=True)
+    log.close()
+    assert [(one.what, one.n_rows) for one in forget_rows(config, delete=True).held] == [("replies", 1)]
+    assert forget_rows(config).held == ()
 
 
 def test_nothing_to_forget_and_a_file_without_ids_are_told(config, tmp_path):

@@ -30,7 +30,7 @@ from candist_core.stages.report import reports_of_run
 from candist_core.stages.status import status_of_run
 from candist_core.stages.versions import find_version, load
 from candist_core.versions import list_versions
-from tests.flows.corpora import demo_config, demo_replies, demo_rows, recipe_rows, write_jsonl
+from tests.flows.corpora import demo_config, demo_labels, demo_replies, demo_rows, recipe_rows, write_jsonl
 
 pytestmark = pytest.mark.slow
 
@@ -195,6 +195,22 @@ def test_a_text_whose_candidates_changed_gets_a_new_label_and_no_other_does(fold
     assert differing["teacher_label_now"].to_list() == ["roaming"]
     same = both.filter(pl.col("doc_id") != first)
     assert (same["confidence"] == same["confidence_now"]).all()
+
+
+def test_a_label_that_a_person_gave_to_a_text_is_its_label_also_when_the_text_comes_later(tmp_path):
+    rows = demo_rows(N + 20)
+    wrong = next(label["name"] for label in demo_labels() if label["name"] != rows[N + 3]["gold"])
+    audited = [{"text": rows[1]["text"], "label": rows[1]["gold"]}, {"text": rows[N + 3]["text"], "label": wrong}]
+    write_jsonl(tmp_path / "audit.jsonl", audited)
+    audit = {"uri": str(tmp_path / "audit.jsonl")}
+    label(grown(tmp_path, N, audit=audit))
+    config = grown(tmp_path, N + 20, audit=audit)
+    _, origin = label(config)
+    assert origin.is_reused
+    given = rows_of(config, 2).filter(pl.col("source") == "reviewed")
+    assert dict(given.select("doc_id", "label").iter_rows()) == {
+        rows[1]["id"]: rows[1]["gold"], rows[N + 3]["id"]: wrong,
+    }  # fmt: skip
 
 
 def test_taking_over_that_broke_off_goes_on_and_ends_in_the_same_tables(folder):

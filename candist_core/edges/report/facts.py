@@ -130,7 +130,7 @@ def _origin_facts(manifest: Manifest) -> list[Fact]:
         words = str(changes).partition(": ")[2]
         facts.append(Fact(f"Rows since version {changes.number}", words))
     if (origin := manifest.origin) is not None:
-        whose = f"that of version {origin.number}" if origin.is_reused else "distilled anew"
+        whose = f"that of version {origin.number}" if origin.is_reused else "distilled by this run"
         facts.append(Fact("Student's origin", whose, origin.reason))
         facts += [] if origin.is_reused else [
             Fact(f"Drift before, {check.name}", check.observed, f"wanted {check.wanted}") for check in origin.checks
