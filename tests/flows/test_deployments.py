@@ -26,7 +26,7 @@ def entries():
 
 def test_the_forms_show_the_sample_corpus_as_the_command_runs_it():
     demo = load_config(FOLDER / "configs" / "demo.yaml").model_dump(mode="json", exclude_unset=True)
-    shown = [entry["parameters"]["config"] for entry in entries() if "config" in entry["parameters"]]
+    shown = [entry["parameters"]["config"] for entry in entries() if "config" in entry.get("parameters", {})]
     assert len(shown) >= 5
     assert all(config == demo for config in shown)
 
@@ -34,7 +34,8 @@ def test_the_forms_show_the_sample_corpus_as_the_command_runs_it():
 @pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry["name"])
 def test_the_parameters_of_each_deployment_are_those_of_its_flow(entry):
     flow = load_flow_from_entrypoint(entry["entrypoint"], use_placeholder_flow=False)
-    flow.validate_parameters(entry["parameters"])
+    if "parameters" in entry:
+        flow.validate_parameters(entry["parameters"])
     assert entry["work_pool"]["name"] in POOLS
 
 
@@ -51,6 +52,13 @@ def test_workers_give_the_signs_of_life_that_the_automation_waits_for():
     }
     within_s = AutomationCore.model_validate(dead).trigger.within.total_seconds()
     assert all(2 * beat <= within_s <= 120 for beat in beat_s)
+
+
+def test_the_automation_of_the_docs_is_one_that_prefect_takes():
+    words = (FOLDER.parent / "docs" / "deployments.md").read_text()
+    (block,) = [part.partition("```")[0] for part in words.split("```yaml\n")[1:]]
+    (entry,) = yaml.safe_load(block)["automations"]
+    assert AutomationCore.model_validate(entry).actions[0].type == "send-notification"
 
 
 @pytest.mark.flow
