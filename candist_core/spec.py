@@ -73,7 +73,11 @@ class TaskSpec(Settings):
         max_length=20_000,
         description="One paragraph for the teacher: what the texts are and what the labels sort them by.",
     )
-    labels: tuple[LabelSpec, ...] = Field(description="The labels, at least two, each with a name and a description.")
+    labels: tuple[LabelSpec, ...] = Field(
+        description="The labels, at least two, each with a name and a description.",
+        # For the form alone; the sentence of the validator below tells more.
+        json_schema_extra={"minItems": 2},
+    )
     strategy: Strategy = Field(
         Strategy.CA_ADD,
         description="sa: one label a text. ca_add: one label, and others only when unsure. ca_all: all that may apply.",

@@ -1,8 +1,6 @@
 """The report in a real Chromium: what it shows, what it never runs, and that it asks for nothing."""
 
-import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from candist_core.edges.report.page import Page
 from candist_core.edges.report.plots import audited_confidences
 from candist_core.edges.report.svg import INKS, draw
 from candist_core.reports import GoldDetails
+from tests.browser import browser as browser
 from tests.core.injections import INJECTIONS
 from tests.published_rows import NAMES, check, frame, manifest_of, many_rows, quality, row, share, with_gold
 
@@ -20,24 +19,6 @@ EVIL = (
 )
 OVERRIDE = "\u202egnp.exe\u2066"
 CSS = Path(__file__).parents[2] / "candist_core" / "edges" / "report" / "page.css"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium: the system's, or the one that Playwright installed."""
-    from playwright.sync_api import sync_playwright
-
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    with sync_playwright() as playwright:
-        found = next((path for name in names if (path := shutil.which(name))), playwright.chromium.executable_path)
-        if not Path(found).exists():
-            how = "no Chromium here: `apt-get install chromium` or `.venv/bin/playwright install chromium`"
-            # Where the tests stand guard for everyone, a missing browser is a fault and no excuse.
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(how)
-        # Without a sandbox because root, as in a container, has none; the page is the test's own.
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 class Opened:

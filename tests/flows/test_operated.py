@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from candist_core.stages.annotate import annotate_shard
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
+from flows.look_for_data import EVENT, look_for_data
 from flows.registered import POOL, deployments_of, register, register_automations
 from flows.server import kept_server, quiet_environment
 from flows.worker import started_worker
@@ -111,8 +114,6 @@ def test_a_failed_gate_waits_for_a_person_who_lets_it_through_with_a_note(api, t
 
 
 def test_new_files_are_told_once_by_the_sensor_and_start_the_run_of_their_own_deployment(api, tmp_path):
-    from flows.look_for_data import look_for_data
-
     parameters = {"name": "support-intents", "source": {"uri": str(tmp_path / "drop")}, "settle_s": 0.2}
     assert not look_for_data(**parameters), "no folder yet"
     (tmp_path / "drop").mkdir()
@@ -121,8 +122,13 @@ def test_new_files_are_told_once_by_the_sensor_and_start_the_run_of_their_own_de
     filters = {"deployments": {"id": {"any_": [deployment_id]}}}
     assert api.call("/flow_runs/filter", filters) == []
     assert look_for_data(**parameters)
-    (started,) = wait_for(lambda: api.call("/flow_runs/filter", filters), 30, "run on new data")
-    api.cancel(started["id"])
+    wait_for(lambda: len(api.call("/flow_runs/filter", filters)) == 1, 30, "run on new data")
+    resource = {"prefect.resource.id": "candist.data.support-intents"}
+    told = {"occurred": f"{datetime.now(UTC):%FT%TZ}", "id": str(uuid4()), "event": EVENT, "resource": resource}
+    api.call("/events", [told])
+    wait_for(lambda: len(api.call("/flow_runs/filter", filters)) == 2, 30, "run by somebody else's word")
+    for started in api.call("/flow_runs/filter", filters):
+        api.cancel(started["id"])
     assert not look_for_data(**parameters), "told before"
     write_jsonl(tmp_path / "drop" / "two.jsonl", demo_rows(5))
     assert look_for_data(**parameters)
