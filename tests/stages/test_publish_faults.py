@@ -211,10 +211,10 @@ assert_nothing_left_but_versions(place, n)
 
 
 def test_a_disk_that_fills_up_at_any_moment_tears_nothing(tmp_path):
-    """A real file system of half a megabyte, in a mount namespace of its own."""
+    """A real file system of four megabytes, most of them taken, in a mount namespace of its own."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = f"mount -t tmpfs -o size=512k tmpfs {disk}"
+    mount = f"mount -t tmpfs -o size=4m tmpfs {disk}"
     if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode:
         pytest.skip("this machine lets nobody mount a file system in a namespace")
     step = "4096" if IS_FULL else "16384"
