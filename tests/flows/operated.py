@@ -2,6 +2,7 @@
 
 import json
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,12 +28,20 @@ class Api:
 
     url: str
 
-    def call(self, path: str, body: Any = None, method: str | None = None) -> Any:
+    def call(self, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data, {"content-type": "application/json"}, method=method)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
-            said = answer.read()
-        return json.loads(said) if said else None
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        for patience in range(20):
+            request = urllib.request.Request(f"{self.url}{path}", data, {"content-type": "application/json"})
+            try:
+                with opener.open(request, timeout=60) as answer:
+                    said = answer.read()
+                return json.loads(said) if said else None
+            except urllib.error.HTTPError as error:
+                # SQLite is busy; Prefect's own clients try again too.
+                if error.code != 503 or patience == 19:
+                    raise
+                time.sleep(0.25)
 
     def deployment(self, name: str) -> dict[str, Any]:
         return next(found for found in self.call("/deployments/filter", {}) if found["name"] == name)
@@ -52,6 +61,17 @@ class Api:
     def cancel(self, run_id: str) -> None:
         """What the button Cancel does."""
         self.call(f"/flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+
+    def answer(self, run_id: str, **run_input: Any) -> None:
+        """What the button Resume and its form do."""
+        key = self.run(run_id)["state"]["state_details"]["run_input_keyset"]["schema"]
+
+        def is_asked() -> bool:
+            found = self.call(f"/flow_runs/{run_id}/input/filter", {"prefix": key, "limit": 1})
+            return bool(found)
+
+        wait_for(is_asked, 30, "question")
+        self.call(f"/flow_runs/{run_id}/resume", {"run_input": run_input})
 
     def wait_for_state(self, run_id: str, *names: str, within_s: float = 120) -> dict[str, Any]:
         """The run, once it is in one of these states; any other final one fails the test."""

@@ -3,6 +3,7 @@
 Docker and Kubernetes themselves are not to be had where tests run.
 """
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.events.schemas.automations import AutomationCore
 from prefect.flows import load_flow_from_entrypoint
+from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
 from candist_core.config import load_config
 
@@ -66,7 +68,8 @@ def test_the_automation_of_the_docs_is_one_that_prefect_takes():
 def test_prefect_takes_every_deployment_and_its_pool_knows_every_job_variable(prefect_server):
     with get_client(sync_client=True) as client:
         for name, kind in POOLS.items():
-            client.create_work_pool(WorkPoolCreate(name=name, type=kind))
+            template = asyncio.run(get_default_base_job_template_for_infrastructure_type(kind))
+            client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template))
         command = ["--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml"]
         done = subprocess.run(
             [sys.executable, "-m", "prefect", *command],

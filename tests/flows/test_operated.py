@@ -93,11 +93,11 @@ def test_a_run_above_the_set_sum_pays_nothing_until_a_person_says_yes(api, tmp_p
             run = api.wait_for_state(run_id, "Paused")
             assert run["state"]["state_details"]["run_input_keyset"], "the form to answer in"
         assert server.requests == []
-        api.call(f"/flow_runs/{refused}/resume", {"run_input": {"go_on": False, "note": "too dear"}})
+        api.answer(refused, go_on=False, note="too dear")
         run = wait_for(lambda: api.state(refused) == "Failed" and api.run(refused), 60, "refusal")
         assert "refused by a person (too dear)" in run["state"]["message"]
         assert server.requests == []
-        api.call(f"/flow_runs/{accepted}/resume", {"run_input": {"go_on": True}})
+        api.answer(accepted, go_on=True)
         run = api.wait_for_state(accepted, "Completed")
         assert len(server.requests) == N
     assert run["name"] == "slice@1"
@@ -108,7 +108,7 @@ def test_a_failed_gate_waits_for_a_person_who_lets_it_through_with_a_note(api, t
     config = demo_config(tmp_path, n=N, epochs=1, checks={"min_single_rate": 1.0, "ask_on_failure": True})
     run_id = api.start("label-corpus", config)
     api.wait_for_state(run_id, "Paused")
-    api.call(f"/flow_runs/{run_id}/resume", {"run_input": {"go_on": True, "note": "as agreed"}})
+    api.answer(run_id, go_on=True, note="as agreed")
     api.wait_for_state(run_id, "Completed")
     assert "let through by a person: as agreed" in str(api.artifacts(run_id))
 

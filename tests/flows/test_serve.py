@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
-import polars as pl
 import psutil
 import pytest
 
+from candist_core.stages.versions import load
 from tests.browser import browser as browser
 from tests.flows.corpora import demo_config, write_config
 from tests.flows.operated import Api, wait_for
@@ -49,10 +50,13 @@ def served(tmp_path_factory):
         process.communicate(timeout=60)
 
 
-def keep(page, name, **options):
-    """A picture for the docs, where they are wanted."""
+def keep(page, name, height=860):
+    """A picture of the upper part of the page for the docs, where they are wanted."""
     if folder := os.environ.get("CANDIST_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"ui-{name}.png", animations="disabled", **options)
+        from PIL import Image
+
+        shot = page.screenshot(animations="disabled", clip={"x": 0, "y": 0, "width": 1200, "height": height})
+        Image.open(BytesIO(shot)).quantize(48).save(Path(folder) / f"ui-{name}.png", optimize=True)
 
 
 def field(page, title):
@@ -76,7 +80,7 @@ def test_a_form_filled_in_the_browser_and_a_click_label_the_corpus(served, brows
     page.get_by_text("Validation failed for field 'config.name'").first.wait_for()
     assert api.call("/flow_runs/count", {}) == 0, "a wrong value starts nothing"
     field(page, "Name").fill("from-the-form")
-    field(page, "Name").scroll_into_view_if_needed()
+    field(page, "Name").evaluate("element => element.scrollIntoView({block: 'center'})")
     keep(page, "form")
     page.get_by_role("button", name="Submit").click()
     (run,) = wait_for(lambda: api.call("/flow_runs/filter", {}), 60, "run")
@@ -96,10 +100,9 @@ def test_a_form_filled_in_the_browser_and_a_click_label_the_corpus(served, brows
     assert "texts, " in artifacts["progress-annotate"]["description"]
     page.goto(f"{address}/artifacts/artifact/{artifacts['summary']['id']}")
     page.get_by_text("120 texts, 120 labelled").first.wait_for()
-    keep(page, "summary")
+    keep(page, "summary", height=805)
     context.close()
-    (table,) = (folder / "published" / "from-the-form").glob("versions/*/labels*.parquet")
-    assert pl.read_parquet(table).height == N
+    assert load(str(folder / "published" / "from-the-form")).collect().height == N
 
 
 def test_a_second_server_on_its_port_is_refused_with_one_sentence(served, tmp_path):
