@@ -26,13 +26,16 @@ from candist_core.stages.predict import find_labels
 from flows.annotation import annotate_shards
 from flows.gate import stop_if_failed
 from flows.progress import Watch
-from flows.runner import Cluster, run_window
+from flows.runner import Cluster
 from flows.summary import summary_markdown
+from flows.window import Shards, run_alone, run_window
 from tasks.check import check_annotations, check_labels
 from tasks.distill import distill_student
 from tasks.evaluate import assess_quality, evaluate_labels
+from tasks.groups import GroupResult, name_of_group
 from tasks.ingest import ingest_corpus
-from tasks.predict import predict_shard
+from tasks.policy import as_is
+from tasks.predict import predict_group
 from tasks.progress import listen
 from tasks.publish import publish_version
 
@@ -66,18 +69,18 @@ def label_corpus(config: RunConfig) -> Published:
         ingested = _ingest(config, watch)
         annotated = annotate_shards(plan_annotation(config), ingested.texts, cluster, watch)
         with watch.stage("check", len(annotated), "shards"):
-            checks = [*check_annotations(config, annotated)]
+            checks = [*check_annotations(config, as_is(annotated))]
             _gate("annotations", checks)
         student = _distill(config, ingested, annotated, cluster, watch)
         predicted = _predict(config, ingested, annotated, student, cluster, watch)
         with watch.stage("evaluate", ingested.n_examples, "rows"):
-            metrics = evaluate_labels(config, ingested, annotated, predicted, student)
-            quality = assess_quality(config, ingested.texts, annotated, student, predicted)
+            metrics = evaluate_labels(config, as_is(ingested), as_is(annotated), as_is(predicted), as_is(student))
+            quality = assess_quality(config, as_is(ingested.texts), as_is(annotated), as_is(student), as_is(predicted))
             if metrics.gold is not None:
                 watch.say(
                     f"accuracy on gold: teacher {metrics.gold.teacher_accuracy}, final {metrics.gold.final_accuracy}"
                 )
-            checks += check_labels(config, annotated, predicted)
+            checks += check_labels(config, as_is(annotated), as_is(predicted))
             checks += as_checks(quality.findings, config.checks.on_fail)
             _gate("labels", checks)
         with watch.stage("publish", ingested.n_examples, "rows"):
@@ -90,7 +93,7 @@ def label_corpus(config: RunConfig) -> Published:
                 checks=tuple(checks),
                 quality=quality,
             )
-            published = publish_version(config, reports, runtime.flow_run.id)
+            published = publish_version(config, as_is(reports), runtime.flow_run.id)
         create_markdown_artifact(summary_markdown(published), key="summary", description="What the run made")
         return published
 
@@ -113,19 +116,10 @@ def _distill(
         with watch.stage("distill", n_seen, "reads", already=n_seen):
             return done
     cluster.connect()
-    made: dict[int, DistillReport] = {}
-
-    def submit(i: int) -> PrefectDaskFuture[DistillReport]:
-        future: PrefectDaskFuture[DistillReport] = distill_student.submit(config, ingested.texts, annotated)
-        return future
-
-    def keep(i: int, report: DistillReport) -> Sequence[int]:
-        made[i] = report
-        return ()
-
     with watch.stage("distill", n_seen, "reads"):
-        run_window(submit, [0], lambda: 1, keep, watch.tick)
-    return made[0]
+        future = distill_student.submit(config, ingested.texts, annotated)
+        made: DistillReport = run_alone(future, watch.tick)
+    return made
 
 
 def _predict(
@@ -140,15 +134,17 @@ def _predict(
     made = {i: done for i, pair in enumerate(shards) if (done := find_labels(config, *pair, student))}
     already = sum(report.labels.rows for report in made.values())
 
-    def submit(i: int) -> PrefectDaskFuture[PredictReport]:
+    def submit(group: Shards) -> PrefectDaskFuture[GroupResult[PredictReport]]:
         cluster.connect()
-        future: PrefectDaskFuture[PredictReport] = predict_shard.submit(
-            config, *shards[i], student.of_shard(shards[i][0])
+        mine = [shards[i] for i in group]
+        texts = [shard for shard, _ in mine]
+        future: PrefectDaskFuture[GroupResult[PredictReport]] = predict_group.submit(
+            config, mine, student.of_shards(texts), name_of_group(texts)
         )
         return future
 
-    def keep(i: int, report: PredictReport) -> Sequence[int]:
-        made[i] = report
+    def keep(group: Shards, result: GroupResult[PredictReport]) -> Sequence[int]:
+        made.update((i, one) for i, one in zip(group, result.outcomes, strict=False) if isinstance(one, PredictReport))
         return ()
 
     todo = [i for i in range(len(shards)) if i not in made]

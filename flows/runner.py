@@ -8,24 +8,20 @@ import os
 import signal
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import dask
 import distributed
-from distributed.client import ClosedClientError
 from prefect.context import FlowRunContext
 from prefect_dask import DaskTaskRunner
-from prefect_dask.task_runners import PrefectDaskFuture
 
 from candist_core.config import ComputeConfig
-from candist_core.errors import ConfigError, TransientError
+from candist_core.errors import ConfigError
 from tasks.progress import TOPIC, from_event
 from tasks.shares import end_run
 
-_POLL_S = 0.1
 # Workers come and go in minutes; asking a scheduler for them takes a millisecond.
 _SLOTS_EVERY_S = 2.0
 # What a stopped shard may take to bring its replies into the store; after that a person waits for nothing.
@@ -124,89 +120,3 @@ class Cluster:
             ) from error
         client.subscribe_topic(TOPIC, lambda event: self._on_progress(from_event(event)))
         self._is_connected = True
-
-
-def run_window(
-    submit: Callable[[int], PrefectDaskFuture[Any] | None],
-    todo: Sequence[int],
-    n_slots: Callable[[], int],
-    on_result: Callable[[int, Any], Iterable[int]],
-    tick: Callable[[], None] = lambda: None,
-    on_failure: Callable[[int], None] = lambda i: None,
-) -> None:
-    """Run numbered pieces of work, at most as many at once as there are slots.
-
-    On any way out but the last piece's end, what still runs is cancelled: nobody waits for it. That interrupts no
-    thread, so a task that costs money has to look (`tasks.shares`).
-
-    Args:
-        submit: starts piece i and returns its future; None where nothing may start before something has ended.
-        todo: the pieces.
-        n_slots: Dask and Prefect see no more than this many at a time.
-        on_result: takes the result of piece i; returns pieces to run (again).
-        tick: called while waiting.
-        on_failure: told of a piece that failed after its retries.
-
-    Raises:
-        CandistError: the first error that concerns the whole run, at once.
-        TransientError: pieces that failed after their retries, once all the others have ended.
-    """
-    waiting, running, failed = deque(todo), dict[int, PrefectDaskFuture[Any]](), dict[int, TransientError]()
-    try:
-        while _fill(waiting, running, submit, n_slots) or running:
-            tick()
-            ended = [i for i, future in running.items() if future.wrapped_future.done()]
-            if not ended:
-                time.sleep(_POLL_S)
-            for i in ended:
-                outcome = _outcome(running.pop(i))
-                if isinstance(outcome, TransientError):
-                    failed[i] = outcome
-                    on_failure(i)
-                elif isinstance(outcome, BaseException):
-                    raise outcome
-                else:
-                    waiting.extend(on_result(i, outcome))
-    except BaseException:
-        # A cluster that is gone has stopped its work, and must not hide what went wrong.
-        with suppress(OSError, RuntimeError, ClosedClientError):
-            for future in running.values():
-                future.wrapped_future.cancel()
-        raise
-    if failed:
-        first = min(failed)
-        raise TransientError(
-            f"{len(failed)} of {len(todo)} shards failed",
-            f"shard {first}: {failed[first]}; run again, the rest is kept",
-        )
-
-
-def _fill(
-    waiting: deque[int],
-    running: dict[int, PrefectDaskFuture[Any]],
-    submit: Callable[[int], PrefectDaskFuture[Any] | None],
-    n_slots: Callable[[], int],
-) -> bool:
-    """Start what may start now; whether anything did."""
-    n_before = len(running)
-    while waiting and len(running) < n_slots():
-        future = submit(waiting[0])
-        if future is None:
-            break
-        running[waiting.popleft()] = future
-    return len(running) > n_before
-
-
-def _outcome(future: PrefectDaskFuture[Any]) -> Any:
-    """What came of a piece: its result or its error.
-
-    Raises:
-        TransientError: the cluster has lost the piece, and with it the connection or all of its workers.
-    """
-    if future.wrapped_future.status in ("cancelled", "lost"):
-        raise TransientError("Dask cluster", "lost the work of this run; run again, what is done is kept")
-    try:
-        return future.result(raise_on_failure=False)
-    except distributed.KilledWorker as error:
-        n_workers = error.allowed_failures + 1
-        return TransientError("Dask worker", f"{n_workers} of them died over this shard, perhaps for want of memory")
