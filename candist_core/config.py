@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from candist_core.checks_config import ChecksConfig
+from candist_core.compute_config import ComputeConfig
 from candist_core.errors import ConfigError
 from candist_core.spec import Settings, TaskSpec
 from candist_core.teacher_config import BudgetConfig, Combine, ShotsConfig, TeacherConfig
@@ -170,14 +171,6 @@ class ReaskConfig(Settings):
     versions: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = Field(
         (), description="Ids of versions of this data set: texts that want review in one of them are asked again."
     )
-
-
-class ComputeConfig(Settings):
-    """Where the work runs: a local Dask cluster, or one at an address."""
-
-    address: str | None = Field(None, description="Dask scheduler, tcp://host:8786; empty for a local cluster.")
-    workers: int | None = Field(None, ge=1, le=10_000, description="Local worker processes; empty: one for each core.")
-    processes: bool = Field(True, description="Local workers are processes; off: threads of one process.")
 
 
 class PublishConfig(Location):

@@ -8,7 +8,7 @@ A run that finds a stage done by an earlier one takes its tables; a failed gate 
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -19,18 +19,17 @@ from candist_core.config import RunConfig
 from candist_core.findings import as_checks
 from candist_core.publish import Published
 from candist_core.reports import AnnotateReport, CheckResult, DistillReport, IngestReport, PredictReport, RunReports
-from candist_core.stages.distill import find_student
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
 from flows.annotation import annotate_shards
+from flows.distillation import check_place, train_student
 from flows.gate import stop_if_failed
 from flows.progress import Watch
 from flows.runner import Cluster
 from flows.summary import summary_markdown
-from flows.window import Shards, run_alone, run_window
+from flows.window import Shards, run_window
 from tasks.check import check_annotations, check_labels
-from tasks.distill import distill_student
 from tasks.evaluate import assess_quality, evaluate_labels
 from tasks.groups import GroupResult, name_of_group
 from tasks.ingest import ingest_corpus
@@ -66,12 +65,13 @@ def label_corpus(config: RunConfig) -> Published:
         watch = stack.enter_context(Watch())
         stack.callback(listen(watch.hear))
         cluster = Cluster(config.compute, watch.hear)
+        check_place(config)
         ingested = _ingest(config, watch)
         annotated = annotate_shards(plan_annotation(config), ingested.texts, cluster, watch)
         with watch.stage("check", len(annotated), "shards"):
             checks = [*check_annotations(config, as_is(annotated))]
             _gate("annotations", checks)
-        student = _distill(config, ingested, annotated, cluster, watch)
+        student = train_student(config, ingested.texts, annotated, cluster, watch)
         predicted = _predict(config, ingested, annotated, student, cluster, watch)
         with watch.stage("evaluate", ingested.n_examples, "rows"):
             metrics = evaluate_labels(config, as_is(ingested), as_is(annotated), as_is(predicted), as_is(student))
@@ -108,20 +108,6 @@ def _ingest(config: RunConfig, watch: Watch) -> IngestReport:
         return made
 
 
-def _distill(
-    config: RunConfig, ingested: IngestReport, annotated: Sequence[AnnotateReport], cluster: Cluster, watch: Watch
-) -> DistillReport:
-    n_seen = config.student.passes * sum(report.annotations.rows for report in annotated)
-    if done := find_student(config, ingested.texts, annotated):
-        with watch.stage("distill", n_seen, "reads", already=n_seen):
-            return done
-    cluster.connect()
-    with watch.stage("distill", n_seen, "reads"):
-        future = distill_student.submit(config, ingested.texts, annotated)
-        made: DistillReport = run_alone(future, watch.tick)
-    return made
-
-
 def _predict(
     config: RunConfig,
     ingested: IngestReport,
@@ -138,9 +124,10 @@ def _predict(
         cluster.connect()
         mine = [shards[i] for i in group]
         texts = [shard for shard, _ in mine]
-        future: PrefectDaskFuture[GroupResult[PredictReport]] = predict_group.submit(
-            config, mine, student.of_shards(texts), name_of_group(texts)
-        )
+        with cluster.on_gpus() if cluster.n_gpus else nullcontext():
+            future: PrefectDaskFuture[GroupResult[PredictReport]] = predict_group.submit(
+                config, mine, student.of_shards(texts), name_of_group(texts)
+            )
         return future
 
     def keep(group: Shards, result: GroupResult[PredictReport]) -> Sequence[int]:
@@ -149,7 +136,8 @@ def _predict(
 
     todo = [i for i in range(len(shards)) if i not in made]
     with watch.stage("predict", sum(report.annotations.rows for report in annotated), already=already):
-        run_window(submit, todo, lambda: cluster.n_slots, keep, watch.tick)
+        # Where there are GPUs all of it goes to them: a single one outruns dozens of cores.
+        run_window(submit, todo, lambda: cluster.n_gpus or cluster.n_slots, keep, watch.tick)
     return [made[i] for i in range(len(shards))]
 
 

@@ -4,7 +4,7 @@ Prefect's own result cache stays off: a task that Prefect calls completed may ha
 writes, verifies and leaves its own done-marker, and a retry finds what is done.
 """
 
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
@@ -24,6 +24,13 @@ def as_is(value: T) -> T:
     Only for tasks in the flow's own process: Dask takes the mark for a tuple.
     """
     return cast(T, quote(value))
+
+
+class Sealed(Generic[T]):
+    """An argument that neither Prefect nor Dask looks into, for tasks on Dask: both would visit every field of it."""
+
+    def __init__(self, content: T) -> None:
+        self.content = content
 
 
 def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:

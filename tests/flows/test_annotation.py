@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 
 from candist_core.errors import TeacherError, TransientError
 from flows.annotation import Purse
-from flows.runner import make_cluster
+from flows.clusters import make_cluster
 from flows.window import Shards, run_window
 from tasks.groups import GroupResult, ShardsError
 from tasks.shares import end_run, share_of_run
