@@ -15,7 +15,7 @@ help:
 	@echo "make test-full  the same with the long forms: 20 kills"
 	@echo "make check   format, lint, types, import arrows, doctests"
 	@echo "make unit    the tests that take no server"
-	@echo "make bench   the annotation stage beside bare clients, at endpoints that misbehave, its memory, and the checks"
+	@echo "make bench   the annotation stage beside bare clients, at endpoints that misbehave, what orchestration costs, memory, checks"
 	@echo "make bench-student  training and prediction beside transformers' Trainer and pipeline"
 	@echo "make bench-peers  other labelling tools against the same server"
 	@echo "make lock    write requirements.lock anew"
@@ -52,6 +52,7 @@ bench: $(READY)
 	@$(BIN)/python -m tests.benchmarks.bench_annotate
 	@$(BIN)/python -m tests.benchmarks.bench_annotate --cases slow_tail random_429 rpm_cap rpm_told poison
 	@$(BIN)/python -m tests.benchmarks.bench_annotate --rows 3000 --latency-s 0.002 --in-flight 64
+	@$(BIN)/python -m tests.benchmarks.bench_overhead
 	@$(BIN)/python -m tests.benchmarks.bench_memory --texts 1000000
 	@$(BIN)/python -m tests.benchmarks.bench_checks --rows 10000000
 

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from candist_core.checks_config import ChecksConfig
 from candist_core.compute_config import ComputeConfig
 from candist_core.errors import ConfigError
+from candist_core.observe_config import ObserveConfig
 from candist_core.spec import Settings, TaskSpec
 from candist_core.teacher_config import BudgetConfig, Combine, ShotsConfig, TeacherConfig
 
@@ -211,6 +212,7 @@ class RunConfig(Settings):
     checks: ChecksConfig = Field(default_factory=ChecksConfig, description="Gates.")
     budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What the run may spend.")
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig(), description="Where the work runs.")
+    observe: ObserveConfig = Field(default_factory=lambda: ObserveConfig(), description="What monitoring is told.")
     publish: PublishConfig = Field(default_factory=lambda: PublishConfig(), description="Where versions appear.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything drawn by chance.")
 

@@ -13,7 +13,7 @@ from candist_core.teacher_config import TeacherKind, TeacherMode
 from flows.gate import stop_if_failed
 from flows.progress import Watch
 from flows.runner import Cluster
-from flows.window import Shards, run_window
+from flows.window import Shards, run_window, told
 from tasks.annotate import Grant, annotate_group
 from tasks.groups import GroupResult, name_of_group
 
@@ -125,7 +125,7 @@ def annotate_shards(plan: Plan, texts: Sequence[TableRef], cluster: Cluster, wat
     todo = sorted(run.still_open)
     already = sum(texts[i].rows for i in run.reports)
     with watch.stage("annotate", sum(shard.rows for shard in texts), already=already), cluster.counted_run():
-        run_window(run.submit, todo, run.n_slots, run.keep, watch.tick, run.give_up)
+        run_window(run.submit, todo, run.n_slots, run.keep, watch.tick, run.give_up, told(watch, texts))
     if n_left := sum(run.reports[i].n_left if i in run.reports else texts[i].rows for i in run.still_open):
         raise BudgetError(run.purse.spent_usd, run.purse.max_usd or 0.0, n_left)
     return [run.reports[i] for i in range(len(texts))]

@@ -28,11 +28,13 @@ from flows.gate import stop_if_failed
 from flows.progress import Watch
 from flows.runner import Cluster
 from flows.summary import summary_markdown
-from flows.window import Shards, run_window
+from flows.telemetry import observed
+from flows.window import Shards, run_window, told
 from tasks.check import check_annotations, check_labels
 from tasks.evaluate import assess_quality, evaluate_labels
 from tasks.groups import GroupResult, name_of_group
 from tasks.ingest import ingest_corpus
+from tasks.logs import set_up_logs
 from tasks.policy import as_is
 from tasks.predict import predict_group
 from tasks.progress import listen
@@ -61,9 +63,11 @@ def label_corpus(config: RunConfig) -> Published:
         BudgetError: the cap is reached; what is paid for is kept.
         TransientError: shards failed after their retries; run again.
     """
+    set_up_logs()
     with ExitStack() as stack:
         watch = stack.enter_context(Watch())
         stack.callback(listen(watch.hear))
+        stack.enter_context(observed(config, runtime.flow_run.id, watch))
         cluster = Cluster(config.compute, watch.hear)
         check_place(config)
         ingested = _ingest(config, watch)
@@ -137,7 +141,14 @@ def _predict(
     todo = [i for i in range(len(shards)) if i not in made]
     with watch.stage("predict", sum(report.annotations.rows for report in annotated), already=already):
         # Where there are GPUs all of it goes to them: a single one outruns dozens of cores.
-        run_window(submit, todo, lambda: cluster.n_gpus or cluster.n_slots, keep, watch.tick)
+        run_window(
+            submit,
+            todo,
+            lambda: cluster.n_gpus or cluster.n_slots,
+            keep,
+            watch.tick,
+            on_end=told(watch, ingested.texts),
+        )
     return [made[i] for i in range(len(shards))]
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -19,6 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from candist_core.ports import Progress as StageProgress
+from tasks.logs import logged_about
 
 # Prefect takes tens of milliseconds for one artifact; a person looks every few seconds.
 _ARTIFACT_EVERY_S = 3.0
@@ -36,6 +38,31 @@ def shown_on(console: Console) -> Iterator[None]:
         _console = None
 
 
+@dataclass(frozen=True)
+class StageNumbers:
+    """How far a stage has come, for those who watch from outside."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str
+    cost_usd: float
+    seconds: float
+
+
+class Observer(Protocol):
+    """Whoever is told of stages and groups of shards as they come and go; in the flow's own thread."""
+
+    def stage_began(self, stage: StageNumbers) -> None:
+        """A stage begins."""
+
+    def stage_ended(self, stage: StageNumbers) -> None:
+        """It has ended well."""
+
+    def group_ended(self, name: str, n_shards: int, n_failed: int, seconds: float) -> None:
+        """A group of shards has come back."""
+
+
 @dataclass
 class _Stage:
     """One stage's numbers. `parts` maps a shard to how far it is, so that a retry does not count twice."""
@@ -48,10 +75,26 @@ class _Stage:
     parts: dict[str, StageProgress] = field(default_factory=dict)
     base: int = 0
     shown_at: float = 0.0
+    heard: int = 0
+    cost_usd: float = 0.0
+    began_at: float = field(default_factory=time.monotonic)
+    seconds: float | None = None
 
     @property
     def done(self) -> int:
-        return self.base + sum(part.done for part in self.parts.values())
+        return self.base + self.heard
+
+    def take(self, progress: StageProgress) -> None:
+        """Count a shard anew; of a hundred thousand shards the others need not be looked at."""
+        before = self.parts.get(progress.part)
+        self.parts[progress.part] = progress
+        self.heard += progress.done - (before.done if before else 0)
+        self.cost_usd += progress.cost_usd - (before.cost_usd if before else 0.0)
+
+    def numbers(self) -> StageNumbers:
+        """The stage as it stands."""
+        seconds = time.monotonic() - self.began_at if self.seconds is None else self.seconds
+        return StageNumbers(self.name, self.done, self.total, self.unit, self.cost_usd, seconds)
 
 
 class Watch:
@@ -62,6 +105,8 @@ class Watch:
         self._stage: _Stage | None = None
         self._console = _console
         self._bars: Progress | None = None
+        self._stages: list[_Stage] = []
+        self.observers: list[Observer] = []
 
     def __enter__(self) -> Watch:
         if self._console is not None and self._console.is_terminal:
@@ -94,9 +139,25 @@ class Watch:
         stage = _Stage(name, total, unit, bar, artifact if isinstance(artifact, UUID) else None, base=already)
         with self._lock:
             self._stage = stage
-        started = time.monotonic()
-        yield stage
-        self._finish(stage, time.monotonic() - started)
+            self._stages.append(stage)
+        for observer in self.observers:
+            observer.stage_began(stage.numbers())
+        with logged_about(stage=name):
+            yield stage
+            stage.seconds = time.monotonic() - stage.began_at
+            self._finish(stage, stage.seconds)
+        for observer in self.observers:
+            observer.stage_ended(stage.numbers())
+
+    def numbers(self) -> list[StageNumbers]:
+        """All stages so far; from any thread."""
+        with self._lock:
+            return [stage.numbers() for stage in self._stages]
+
+    def group_ended(self, name: str, n_shards: int, n_failed: int, seconds: float) -> None:
+        """Note that a group of shards has come back."""
+        for observer in self.observers:
+            observer.group_ended(name, n_shards, n_failed, seconds)
 
     def hear(self, progress: StageProgress) -> None:
         """Take in one event; from any thread."""
@@ -104,12 +165,12 @@ class Watch:
             stage = self._stage
             if stage is None or stage.name != progress.stage:
                 return
-            stage.parts[progress.part] = progress
+            stage.take(progress)
             stage.total = stage.total or progress.total
             done = stage.done
         if self._bars is not None and stage.bar is not None:
-            cost = sum(part.cost_usd for part in stage.parts.values())
-            note = " ".join(word for word in (f"${cost:.4f}" if cost else "", progress.note) if word)
+            cost = f"${stage.cost_usd:.4f}" if stage.cost_usd else ""
+            note = " ".join(word for word in (cost, progress.note) if word)
             self._bars.update(stage.bar, completed=done, total=stage.total or None, note=escape(note))
 
     def tick(self) -> None:

@@ -15,7 +15,7 @@ from prefect.context import FlowRunContext
 from prefect_dask import DaskTaskRunner
 
 from candist_core.compute_config import ComputeConfig, DistillOn
-from candist_core.errors import ConfigError, TransientError
+from candist_core.errors import ConfigError
 from flows.clusters import local_size, make_any_cluster, make_cluster
 from tasks.progress import TOPIC, from_event
 from tasks.shares import end_run
@@ -186,8 +186,3 @@ def _versions(said: Mapping[str, Any]) -> dict[str, str | None]:
     return {"python": ".".join(said["host"]["python"].split(".")[:2])} | {
         name: said["packages"][name] for name in _SAME
     }
-
-
-def lost(error: BaseException) -> TransientError:
-    """What a person is told where Prefect's own calls find no server."""
-    return TransientError("Prefect API", f"{type(error).__name__}; run again once it answers, what is done is kept")

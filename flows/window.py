@@ -17,7 +17,9 @@ from distributed.client import ClosedClientError
 from prefect_dask.task_runners import PrefectDaskFuture
 
 from candist_core.errors import TransientError
-from tasks.groups import GroupResult, ShardsError
+from candist_core.tables import TableRef
+from flows.progress import Watch
+from tasks.groups import GroupResult, ShardsError, name_of_group
 
 MAX_TASKS = 800
 """Groups in one stage: two stages have groups, and a run is to stay under 2,000 tasks."""
@@ -69,6 +71,7 @@ def run_window(
     on_result: Callable[[Shards, GroupResult[Any]], Iterable[int]],
     tick: Callable[[], None] = lambda: None,
     on_failure: Callable[[Shards], None] = lambda shards: None,
+    on_end: Callable[[Shards, GroupResult[Any]], None] = lambda shards, result: None,
 ) -> None:
     """Run numbered shards in groups, at most as many groups at once as there are slots.
 
@@ -83,12 +86,13 @@ def run_window(
             again anyway.
         tick: called while waiting.
         on_failure: told of a group of which nothing came back. Its shards are run once more, each alone.
+        on_end: told of every group that came back.
 
     Raises:
         CandistError: the first error that concerns the whole run, at once.
         TransientError: shards that failed after their retries, once all the others have ended.
     """
-    window = _Window(submit, todo, n_slots, on_result, on_failure)
+    window = _Window(submit, todo, n_slots, on_result, on_failure, on_end)
     try:
         while window.fill() or window.running:
             tick()
@@ -102,6 +106,16 @@ def run_window(
             f"{len(failed)} of {len(todo)} shards failed",
             f"shard {min(failed)}: {failed[min(failed)]}; run again, the rest is kept",
         )
+
+
+def told(watch: Watch, shards: Sequence[TableRef]) -> Callable[[Shards, GroupResult[Any]], None]:
+    """How `run_window` tells those who watch of each group that came back."""
+
+    def on_end(group: Shards, result: GroupResult[Any]) -> None:
+        n_failed = sum(isinstance(outcome, TransientError) for outcome in result.outcomes)
+        watch.group_ended(name_of_group([shards[i] for i in group]), len(group), n_failed, result.seconds)
+
+    return on_end
 
 
 def run_alone(future: PrefectDaskFuture[Any], tick: Callable[[], None]) -> Any:
@@ -126,8 +140,11 @@ def run_alone(future: PrefectDaskFuture[Any], tick: Callable[[], None]) -> Any:
 class _Window:
     """The shards that wait, the groups that run, and what failed for good."""
 
-    def __init__(self, submit: Any, todo: Sequence[int], n_slots: Any, on_result: Any, on_failure: Any) -> None:
-        self._submit, self._n_slots, self._on_result, self._on_failure = submit, n_slots, on_result, on_failure
+    def __init__(
+        self, submit: Any, todo: Sequence[int], n_slots: Any, on_result: Any, on_failure: Any, on_end: Any
+    ) -> None:
+        self._submit, self._n_slots, self._on_result = submit, n_slots, on_result
+        self._on_failure, self._on_end = on_failure, on_end
         self._waiting, self._suspects, self._grouping = deque(todo), deque[int](), Grouping()
         self._tried_alone: set[int] = set()
         self.running: dict[Shards, PrefectDaskFuture[Any]] = {}
@@ -171,6 +188,7 @@ class _Window:
 
     def _keep(self, group: Shards, result: GroupResult[Any]) -> None:
         self._grouping.learn(len(result.outcomes), result.seconds)
+        self._on_end(group, result)
         for i, outcome in zip(group, result.outcomes, strict=False):
             if isinstance(outcome, TransientError):
                 self.failed[i] = outcome

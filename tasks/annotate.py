@@ -1,7 +1,9 @@
 """Annotate as a task: a group of shards."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 from prefect import task
 
@@ -51,6 +53,8 @@ def annotate_group(
         The shards' tables, in order. The group ends at a shard that fails the run's checks, that is left unfinished
         for want of money, or that failed while spending is bounded: what it spent nobody knows.
     """
+    # The checks need it when the first shard ends, and importing it takes two seconds: meanwhile the teacher is asked.
+    threading.Thread(target=import_module, args=("great_expectations",), daemon=True).start()
     left, api_keys, on_progress = grant, read_api_keys(plan.config), progress_reporter()
     with share_of_run(run_id, n_expected) as share:
 
@@ -65,4 +69,11 @@ def annotate_group(
             left = left and left.less(i, outcome)
             return not outcome.n_left and not any(check.stops for check in outcome.checks)
 
-        return run_group(shards, work, lambda: bool(share()), goes_on)
+        return run_group("annotate", shards, work, lambda: bool(share()), _numbers, goes_on)
+
+
+def _numbers(report: AnnotateReport) -> str:
+    usage, statuses = report.usage, report.statuses
+    named = "".join(f", {n:,} {status}" for status, n in sorted(statuses.items()) if status != "ok")
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    return f"{report.annotations.rows:,} rows{named}, {usage.n_requests:,} replies, {tokens:,} tokens"

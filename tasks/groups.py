@@ -16,6 +16,7 @@ from prefect.logging import get_run_logger
 from candist_core.errors import TransientError
 from candist_core.reports import Report
 from candist_core.tables import TableRef
+from tasks.logs import logged_about, set_up_logs
 
 ReportT = TypeVar("ReportT", bound=Report)
 
@@ -61,29 +62,40 @@ def name_of_group(shards: Sequence[TableRef]) -> str:
 
 
 def run_group(
+    stage: str,
     shards: Sequence[TableRef],
     work: Callable[[int], ReportT],
     is_wanted: Callable[[], bool],
+    describe: Callable[[ReportT], str],
     goes_on: Callable[[int, ReportT | TransientError], bool] = lambda i, outcome: True,
 ) -> GroupResult[ReportT]:
-    """Run the shards of a group one after the other, each with its own retries.
+    """Run the shards of a group one after the other, each with its own retries; each leaves one line in the log.
 
     Args:
+        stage: its name, for the log.
         shards: of texts.
         work: does shard i, or finds it done.
         is_wanted: asked between shards and while waiting; no more is begun once it says no.
+        describe: a shard's report in a few numbers.
         goes_on: told what came of shard i; whether the next one may begin.
 
     Raises:
         ShardsError: shards failed after their retries.
         CandistError: any error of another kind, at once.
     """
+    set_up_logs()
     outcomes: list[ReportT | TransientError] = []
     started = time.monotonic()
     for i in range(len(shards)):
         if not is_wanted():
             break
-        outcomes.append(_persistently(Path(shards[i].uri).stem, lambda i=i: work(i), is_wanted))  # type: ignore[misc]
+        name = Path(shards[i].uri).stem
+        with logged_about(stage=stage, shard=name):
+            begun = time.monotonic()
+            outcomes.append(_persistently(name, lambda i=i: work(i), is_wanted))  # type: ignore[misc]
+            if not isinstance(outcomes[-1], TransientError):
+                said = (stage, name, describe(outcomes[-1]), time.monotonic() - begun)
+                get_run_logger().info("%s shard %s: %s, %.1f s", *said)
         if not goes_on(i, outcomes[-1]):
             break
     result = GroupResult(tuple(outcomes), time.monotonic() - started, not is_wanted())

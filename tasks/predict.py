@@ -24,4 +24,5 @@ def predict_group(
     def work(i: int) -> PredictReport:
         return stage.predict_shard(config, *shards[i], student, on_progress)
 
-    return run_group([texts for texts, _ in shards], work, wanted_here())
+    texts = [shard for shard, _ in shards]
+    return run_group("predict", texts, work, wanted_here(), lambda report: f"{report.labels.rows:,} rows")

@@ -66,7 +66,7 @@ def test_a_student_is_trained_and_asked_on_the_worker_with_a_gpu_and_nowhere_els
             tmp_path, n=200, compute={"address": cluster.scheduler_address, "distill": "dask"},
         )  # fmt: skip
         published = label_corpus(config)
-    assert (seen.workers["distill"], seen.workers["predict"]) == ({"gpu"}, {"gpu"}), seen.workers
+    assert (seen.workers["distill_student"], seen.workers["predict_group"]) == ({"gpu"}, {"gpu"}), seen.workers
     assert published.manifest.student.n_train > 0
 
 

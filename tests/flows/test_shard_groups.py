@@ -75,6 +75,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     said: list[str] = []
 
     class Logger:
+        def info(self, message: str, *values: Any) -> None:
+            pass
+
         def warning(self, message: str, *values: Any) -> None:
             said.append(message % values)
 
@@ -94,7 +97,7 @@ def test_a_shard_is_tried_four_times_and_the_others_of_its_group_once(impatient)
         return Done(n=i)
 
     with pytest.raises(ShardsError, match="1 of 4 shards failed: shard 000001: endpoint: fell silent") as caught:
-        run_group(SHARDS, work, lambda: True)
+        run_group("test", SHARDS, work, lambda: True, str)
     assert tried == [0, 1, 1, 1, 1, 2, 3]
     outcomes = caught.value.result.outcomes
     assert [getattr(outcome, "n", None) for outcome in outcomes] == [0, None, 2, 3]
@@ -109,7 +112,7 @@ def test_a_shard_that_recovers_leaves_no_trace_but_a_line_of_the_log(impatient):
             raise failures.pop()
         return Done(n=i)
 
-    assert run_group(SHARDS, work, lambda: True).outcomes == tuple(Done(n=i) for i in range(4))
+    assert run_group("test", SHARDS, work, lambda: True, str).outcomes == tuple(Done(n=i) for i in range(4))
     assert impatient == ["shard 000000: endpoint: fell silent; again in 0 s"]
 
 
@@ -120,7 +123,7 @@ def test_a_group_that_nobody_waits_for_begins_no_further_shard(impatient):
         done.append(i)
         return Done(n=i)
 
-    result = run_group(SHARDS, work, lambda: len(done) < 2)
+    result = run_group("test", SHARDS, work, lambda: len(done) < 2, str)
     assert (done, len(result.outcomes), result.was_stopped) == ([0, 1], 2, True)
 
 
@@ -136,4 +139,4 @@ def test_a_wait_between_tries_ends_with_the_interest_in_the_shard(impatient, mon
         raise TransientError("endpoint", "fell silent")
 
     with pytest.raises(ShardsError):
-        run_group(SHARDS, work, is_wanted)
+        run_group("test", SHARDS, work, is_wanted, str)
