@@ -1,9 +1,7 @@
 """Annotate as a task: a group of shards."""
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 
 from prefect import task
 
@@ -53,8 +51,6 @@ def annotate_group(
         The shards' tables, in order. The group ends at a shard that fails the run's checks, that is left unfinished
         for want of money, or that failed while spending is bounded: what it spent nobody knows.
     """
-    # The checks need it when the first shard ends, and importing it takes two seconds: meanwhile the teacher is asked.
-    threading.Thread(target=import_module, args=("great_expectations",), daemon=True).start()
     left, api_keys, on_progress = grant, read_api_keys(plan.config), progress_reporter()
     with share_of_run(run_id, n_expected) as share:
 
