@@ -139,8 +139,14 @@ def test_a_run_whose_scheduler_dies_fails_with_a_sentence_and_goes_on_with_a_new
     monkeypatch.setenv("TEST_KEY", "k")
     replies = {row["id"]: row["reply"] for row in demo_replies(200)}
     said = {row["text"]: replies[row["id"]] for row in demo_rows(200)}
-    port = free_port()
-    with ChatServer(answer=lambda body: said[user_text(body)], latency_s=0.1) as server, ExitStack() as stack:
+    port, doomed = free_port(), list[subprocess.Popen[bytes]]()
+
+    def answer(body: Any) -> str:
+        if doomed and len(server.requests) >= 60:
+            doomed.pop().kill()
+        return said[user_text(body)]
+
+    with ChatServer(answer=answer, latency_s=0.1) as server, ExitStack() as stack:
         teacher = {
             "kind": "openai", "base_url": server.base_url, "replies_uri": None, "api_key_env": "TEST_KEY",
             "max_in_flight": 4,
@@ -152,16 +158,9 @@ def test_a_run_whose_scheduler_dies_fails_with_a_sentence_and_goes_on_with_a_new
             teacher=teacher,
             compute={"address": f"tcp://127.0.0.1:{port}"},
         )
-        first = stack.enter_context(scheduler(port))
+        doomed.append(stack.enter_context(scheduler(port)))
         stack.enter_context(worker(port))
         wait_for_workers(port, 1)
-
-        def answer(body: Any) -> str:
-            if len(server.requests) >= 60 and first.poll() is None:
-                first.kill()
-            return said[user_text(body)]
-
-        server.answer = answer
         with pytest.raises(TransientError, match="run again, what is done is kept"):
             label_corpus(config)
         paid = len(server.requests)
