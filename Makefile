@@ -20,7 +20,8 @@ help:
 	@echo "make docs    the documentation as a site"
 	@echo "make audit   known vulnerabilities of the dependencies (needs the network)"
 	@echo "make unit    the tests that take no server"
-	@echo "make bench   the annotation stage beside bare clients, at endpoints that misbehave, its memory, the checks, and publishing"
+	@echo "make bench   the annotation stage beside bare clients, at endpoints that misbehave, what orchestration costs, memory,"
+	@echo "             checks, publishing"
 	@echo "make bench-student  training and prediction beside transformers' Trainer and pipeline"
 	@echo "make bench-peers  other labelling tools against the same server"
 	@echo "make lock    write requirements.lock anew"
@@ -71,6 +72,7 @@ bench: $(READY)
 	@$(BIN)/python -m tests.benchmarks.bench_annotate
 	@$(BIN)/python -m tests.benchmarks.bench_annotate --cases slow_tail random_429 rpm_cap rpm_told poison
 	@$(BIN)/python -m tests.benchmarks.bench_annotate --rows 3000 --latency-s 0.002 --in-flight 64
+	@$(BIN)/python -m tests.benchmarks.bench_overhead
 	@$(BIN)/python -m tests.benchmarks.bench_memory --texts 1000000
 	@$(BIN)/python -m tests.benchmarks.bench_checks --rows 10000000
 	@$(BIN)/python -m tests.benchmarks.bench_publish

@@ -13,8 +13,10 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from candist_core.checks_config import ChecksConfig
+from candist_core.compute_config import ComputeConfig
 from candist_core.errors import ConfigError
 from candist_core.incremental_config import IncrementalConfig
+from candist_core.observe_config import ObserveConfig
 from candist_core.spec import Settings, TaskSpec
 from candist_core.teacher_config import BudgetConfig, Combine, ShotsConfig, TeacherConfig
 
@@ -184,14 +186,6 @@ class ReaskConfig(Settings):
     )
 
 
-class ComputeConfig(Settings):
-    """Where the work runs: a local Dask cluster, or one at an address."""
-
-    address: str | None = Field(None, description="Dask scheduler, tcp://host:8786; empty for a local cluster.")
-    workers: int | None = Field(None, ge=1, le=10_000, description="Local worker processes; empty: one for each core.")
-    processes: bool = Field(True, description="Local workers are processes; off: threads of one process.")
-
-
 class PublishConfig(Location):
     """Where versions of the labelled data set appear."""
 
@@ -246,6 +240,7 @@ class RunConfig(Settings):
     )
     budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What the run may spend.")
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig(), description="Where the work runs.")
+    observe: ObserveConfig = Field(default_factory=lambda: ObserveConfig(), description="What monitoring is told.")
     publish: PublishConfig = Field(default_factory=lambda: PublishConfig(), description="Where versions appear.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything drawn by chance.")
 

@@ -4,6 +4,7 @@ Reports are written into done-markers and into the manifest, so they are plain d
 Rates are shares in [0, 1], costs US dollars, times seconds.
 """
 
+from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +33,11 @@ class Usage(Report):
     cost_usd: float = 0.0
     reused_usd: float = 0.0
     n_unpriced: int = 0
+
+    @property
+    def total_usd(self) -> float:
+        """What the replies cost, whenever they were paid."""
+        return self.cost_usd + self.reused_usd
 
     def __add__(self, other: Self) -> "Usage":
         """Field-wise sum."""
@@ -78,6 +84,11 @@ class CheckResult(Report):
     value: float | None = None
     at_least: float | None = None
     at_most: float | None = None
+
+    @property
+    def stops(self) -> bool:
+        """Whether it did not pass and is to end the run."""
+        return not self.passed and self.on_fail == "fail"
 
     def __str__(self) -> str:
         """One line: name, observed, wanted."""
@@ -169,9 +180,10 @@ class DistillReport(StudentReport):
     settings_key: str = Field("", description="of all that it learned by but the texts; empty: not to be reused")
     kept: dict[str, TableRef] = Field({}, description="labels that stay, by the sha256 of a shard of texts")
 
-    def of_shard(self, texts: TableRef) -> "DistillReport":
-        """The same with the tables about one shard only: what travels to its worker."""
-        own = {name: {key: table for key, table in getattr(self, name).items() if key == texts.sha256}
+    def of_shards(self, texts: Iterable[TableRef]) -> "DistillReport":
+        """The same with the tables about some shards only: what travels to their worker."""
+        mine = {shard.sha256 for shard in texts}
+        own = {name: {key: table for key, table in getattr(self, name).items() if key in mine}
                for name in ("beliefs", "kept")}  # fmt: skip
         return self.model_copy(update=own)
 

@@ -1,10 +1,10 @@
 """The annotation of all shards: what is done already, who may spend how much, when to stop."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from prefect_dask.task_runners import PrefectDaskFuture
 
-from candist_core.errors import BudgetError
+from candist_core.errors import BudgetError, TransientError
 from candist_core.reports import AnnotateReport
 from candist_core.stages.annotate import find_annotations
 from candist_core.stages.plan import Plan
@@ -12,18 +12,21 @@ from candist_core.tables import TableRef
 from candist_core.teacher_config import TeacherKind, TeacherMode
 from flows.gate import Gate
 from flows.progress import Watch
-from flows.runner import Cluster, run_window
-from tasks.annotate import annotate_shard
+from flows.runner import Cluster
+from flows.window import Shards, run_window, told
+from tasks.annotate import Grant, annotate_group
+from tasks.groups import GroupResult, name_of_group
 
 _DRIFT = 1e-9
 
 
 class Purse:
-    """Splits a hard cap over shards that run at once: what is spent plus what is granted never passes it.
+    """Splits a hard cap over groups of shards that run at once: what is spent plus what is granted never passes it.
 
-    A shard's cost counts all replies it rests on, those that an earlier run paid for included. Once a grant ended
-    before its shard, the next ones wait until no shard holds any: what the others did not spend is then split anew, as
-    long as more is left than has proved too little for a reply.
+    A shard's cost counts all replies it rests on, those that an earlier run paid for included. A group holds its grant
+    under the number of its first shard. Once a grant ended before its group, the next ones wait until no group holds
+    any: what the others did not spend is then split anew, as long as more is left than has proved too little for a
+    reply.
 
     Args:
         max_usd: the cap in US dollars; grants have no bound when None.
@@ -58,8 +61,12 @@ class Purse:
 
     @property
     def n_granted(self) -> int:
-        """Shards that hold a grant now."""
+        """Groups that hold a grant now."""
         return len(self._granted)
+
+    def cost_usd(self, shard: int) -> float:
+        """What a shard's replies cost so far."""
+        return self._cost.get(shard, 0.0)
 
     @property
     def may_grant(self) -> bool:
@@ -77,18 +84,29 @@ class Purse:
         self._granted[shard] = part if part > self._too_little_usd else self.free_usd
         return self._cost.get(shard, 0.0) + self._granted[shard]
 
-    def settle(self, shard: int, cost_usd: float, is_short: bool = False) -> None:
-        """Note what a shard cost in the end and take back what it did not spend; `is_short`: its grant ended first."""
-        granted = self._granted.pop(shard, 0.0)
+    def settle(
+        self, shard: int, cost_usd: float, is_short: bool = False, others: Mapping[int, float] | None = None
+    ) -> None:
+        """Take back what a group did not spend of its grant.
+
+        Args:
+            shard: the group's first.
+            cost_usd: what that shard cost in the end.
+            is_short: the grant ended before the group.
+            others: what its other shards cost in the end.
+        """
+        granted, costs = self._granted.pop(shard, 0.0), {shard: cost_usd, **(others or {})}
         if is_short:
-            left_usd = granted - (cost_usd - self._cost.get(shard, 0.0))
+            left_usd = granted - sum(cost - self.cost_usd(i) for i, cost in costs.items())
             self._too_little_usd = max(self._too_little_usd, left_usd)
-        self._cost[shard] = cost_usd
+        self._cost.update(costs)
         self._is_draining = (self._is_draining or is_short) and bool(self._granted)
 
-    def forfeit(self, shard: int) -> None:
-        """Count a grant as spent: its shard failed, and nobody knows what it paid."""
-        self.settle(shard, self._cost.get(shard, 0.0) + self._granted.get(shard, 0.0))
+    def forfeit(self, shard: int, known: Mapping[int, float] | None = None) -> None:
+        """Count a group's grant as spent: nobody knows what its failed shard paid, only what others did (`known`)."""
+        costs = dict(known or {})
+        rest = self._granted.get(shard, 0.0) - sum(cost - self.cost_usd(i) for i, cost in costs.items())
+        self.settle(shard, costs.pop(shard, self.cost_usd(shard)) + max(0.0, rest), others=costs)
 
 
 def annotate_shards(
@@ -109,14 +127,14 @@ def annotate_shards(
     todo = sorted(run.still_open)
     already = sum(texts[i].rows for i in run.reports)
     with watch.stage("annotate", sum(shard.rows for shard in texts), already=already), cluster.counted_run():
-        run_window(run.submit, todo, run.n_slots, run.keep, watch.tick, run.give_up)
+        run_window(run.submit, todo, run.n_slots, run.keep, watch.tick, run.give_up, told(watch, texts))
     if n_left := sum(run.reports[i].n_left if i in run.reports else texts[i].rows for i in run.still_open):
         raise BudgetError(run.purse.spent_usd, run.purse.max_usd or 0.0, n_left)
     return [run.reports[i] for i in range(len(texts))]
 
 
 class _Run:
-    """What came of each shard so far, and what the next one may spend."""
+    """What came of each shard so far, and what the next ones may spend."""
 
     def __init__(self, plan: Plan, texts: Sequence[TableRef], cluster: Cluster, gate: Gate) -> None:
         self._plan, self._texts, self._cluster, self._gate = plan, texts, cluster, gate
@@ -124,10 +142,10 @@ class _Run:
         self.still_open = set(range(len(texts))) - set(self.reports)
         self.purse = Purse(plan.config.budget.max_usd)
         for i, report in self.reports.items():
-            self.purse.settle(i, cost_of(report))
+            self.purse.settle(i, report.usage.total_usd)
 
     def n_slots(self) -> int:
-        """Shards at once: each has one request under way at least; one alone until a paid shard has passed its checks.
+        """Groups at once: each has one request under way at least; one alone until a paid shard has passed its checks.
 
         A mistake in the configuration shows in the first shard, and costs no more than that. One shard may use all of
         the run's limits, so little time is lost; a batch takes up to a day whatever its size, so there it would be.
@@ -139,31 +157,44 @@ class _Run:
         bounds = [teacher.max_in_flight for teacher in teachers if teacher.max_in_flight]
         return min([self._cluster.n_slots, *bounds])
 
-    def submit(self, i: int) -> PrefectDaskFuture[tuple[AnnotateReport, bool]] | None:
-        """Start a shard, unless there is no money for it now."""
+    def submit(self, group: Shards) -> PrefectDaskFuture[GroupResult[AnnotateReport]] | None:
+        """Start a group, unless there is no money for it now."""
         if not self.purse.may_grant:
             return None
         self._cluster.connect()
         n_expected = min(self.n_slots(), len(self.still_open))
-        grant = self.purse.grant(i, n_sharers=n_expected - self.purse.n_granted)
-        return annotate_shard.submit(self._plan, self._texts[i], grant, self._cluster.run_id, n_expected)
+        granted = self.purse.grant(group[0], n_sharers=n_expected - self.purse.n_granted)
+        costs = tuple(self.purse.cost_usd(i) for i in group)
+        grant = None if granted is None else Grant(granted - costs[0], costs)
+        shards = [self._texts[i] for i in group]
+        future: PrefectDaskFuture[GroupResult[AnnotateReport]] = annotate_group.submit(
+            self._plan, shards, grant, self._cluster.run_id, n_expected, name_of_group(shards)
+        )
+        return future
 
-    def keep(self, i: int, result: tuple[AnnotateReport, bool]) -> Iterable[int]:
-        """Note what came of a shard; the same shard again where texts are left that may still be asked."""
-        report, was_stopped = result
-        self.purse.settle(i, cost_of(report), is_short=report.n_left > 0 and not was_stopped)
-        self.reports[i] = report
-        self._gate.pass_or_stop("annotations", report.checks)
-        if not report.n_left:
-            self.still_open.discard(i)
-        return (i,) if was_stopped or (report.n_left and self.purse.max_usd is not None) else ()
+    def keep(self, group: Shards, result: GroupResult[AnnotateReport]) -> Iterable[int]:
+        """Note what came of a group; those of its shards again whose texts are left and may still be asked."""
+        failed = [outcome for outcome in result.outcomes if isinstance(outcome, TransientError)]
+        reports = {
+            i: outcome
+            for i, outcome in zip(group, result.outcomes, strict=False)
+            if not isinstance(outcome, TransientError)
+        }
+        costs = {i: report.usage.total_usd for i, report in reports.items()}
+        n_left = sum(report.n_left for report in reports.values())
+        if failed:
+            self.purse.forfeit(group[0], costs)
+        else:
+            first = costs.pop(group[0], self.purse.cost_usd(group[0]))
+            self.purse.settle(group[0], first, n_left > 0 and not result.was_stopped, costs)
+        self.reports |= reports
+        for report in reports.values():
+            self._gate.pass_or_stop("annotations", report.checks)
+        tried = group[: len(result.outcomes)]
+        unfinished = [i for i, report in reports.items() if report.n_left]
+        self.still_open -= set(tried) - set(unfinished)
+        return unfinished if result.was_stopped or self.purse.max_usd is not None else ()
 
-    def give_up(self, i: int) -> None:
-        """Go on without a shard that failed."""
-        self.purse.forfeit(i)
-        self.still_open.discard(i)
-
-
-def cost_of(report: AnnotateReport) -> float:
-    """US dollars that a shard's replies cost, whenever they were paid."""
-    return report.usage.cost_usd + report.usage.reused_usd
+    def give_up(self, group: Shards) -> None:
+        """Go on without the money of a group of which nothing came back."""
+        self.purse.forfeit(group[0])

@@ -184,6 +184,21 @@ def serve(
     serve_until_stopped(load_config(config, tuple(set_ or ())), home, port, _out)
 
 
+@app.command()
+def top(
+    config: ConfigPath,
+    set_: Sets = None,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+) -> None:
+    """Watch a run go on, from any machine that reaches its store: stages, rate, time left, spend.
+
+    Example: `candist top candist.yaml`
+    """
+    from flows.top import watch_run
+
+    watch_run(_out, load_config(config, tuple(set_ or ())), every)
+
+
 @replies_app.command("export")
 def export_replies(
     config: ConfigPath,

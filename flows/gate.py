@@ -15,7 +15,7 @@ def stop_if_failed(what: str, checks: Iterable[CheckResult]) -> None:
     Raises:
         GateError: naming each check with what was observed and wanted.
     """
-    if failures := tuple(str(check) for check in checks if not check.passed and check.on_fail == "fail"):
+    if failures := tuple(str(check) for check in checks if check.stops):
         raise GateError(what, failures)
 
 

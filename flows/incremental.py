@@ -1,9 +1,9 @@
 """The choice of an incremental run: the student of the latest version, or a new one."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from prefect.artifacts import create_table_artifact
-from prefect_dask.task_runners import PrefectDaskFuture
 
 from candist_core.config import RunConfig
 from candist_core.reports import AnnotateReport, DistillReport, IngestReport, StudentOrigin
@@ -16,7 +16,8 @@ from candist_core.stages.incremental import (
     stop_if_drifted,
 )
 from flows.progress import Watch
-from flows.runner import Cluster, run_window
+from flows.runner import Cluster
+from flows.window import run_alone
 from tasks.incremental import adopt_student
 
 
@@ -59,16 +60,7 @@ def _adopt(
         with watch.stage("reuse", n, "shards", already=n):
             return done
     cluster.connect()
-    made: dict[int, Adopted] = {}
-
-    def submit(i: int) -> PrefectDaskFuture[Adopted]:
-        future: PrefectDaskFuture[Adopted] = adopt_student.submit(config, base, ingested.texts, annotated)
-        return future
-
-    def keep(i: int, report: Adopted) -> Sequence[int]:
-        made[i] = report
-        return ()
-
     with watch.stage("reuse", n, "shards"):
-        run_window(submit, [0], lambda: 1, keep, watch.tick)
-    return made[0]
+        future: Any = adopt_student.submit(config, base, ingested.texts, annotated)
+        adopted: Adopted = run_alone(future, watch.tick)
+        return adopted

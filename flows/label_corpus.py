@@ -8,7 +8,7 @@ A run that finds a stage done by an earlier one takes its tables; a failed gate 
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 from prefect import flow, runtime
 from prefect.artifacts import create_table_artifact
@@ -19,23 +19,27 @@ from candist_core.config import RunConfig
 from candist_core.findings import as_checks
 from candist_core.publish import Published
 from candist_core.reports import AnnotateReport, CheckResult, DistillReport, IngestReport, PredictReport, RunReports
-from candist_core.stages.distill import find_student
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
 from flows.annotation import annotate_shards
 from flows.approval import approve_cost, person_to_ask
+from flows.distillation import check_place, train_student
 from flows.gate import Gate
 from flows.incremental import reuse_student
 from flows.named import first_name, mark_start, mark_version
 from flows.progress import Watch
-from flows.runner import Cluster, run_window
+from flows.runner import Cluster
 from flows.shown import show_version
+from flows.telemetry import observed
+from flows.window import Shards, run_window, told
 from tasks.check import check_annotations, check_corpus, check_labels
-from tasks.distill import distill_student
 from tasks.evaluate import assess_quality, evaluate_labels
+from tasks.groups import GroupResult, name_of_group
 from tasks.ingest import ingest_corpus
-from tasks.predict import predict_shard
+from tasks.logs import set_up_logs
+from tasks.policy import as_is
+from tasks.predict import predict_group
 from tasks.progress import listen
 from tasks.publish import publish_version
 
@@ -56,29 +60,34 @@ def label_corpus(config: RunConfig) -> Published:
         BudgetError: the cap is reached; what is paid for is kept.
         TransientError: shards failed after their retries; run again.
     """
+    set_up_logs()
     mark_start(config)
     gate = Gate(person_to_ask() if config.checks.ask_on_failure else None)
     with ExitStack() as stack:
         watch = stack.enter_context(Watch())
         stack.callback(listen(watch.hear))
+        stack.enter_context(observed(config, runtime.flow_run.id, watch))
         cluster = Cluster(config.compute, watch.hear)
+        check_place(config)
         ingested = _ingest(config, watch)
         checks = _pass(gate, "corpus", check_corpus(config, ingested))
         approve_cost(config)
         annotated = annotate_shards(plan_annotation(config), ingested.texts, cluster, watch, gate)
         with watch.stage("check", len(annotated), "shards"):
-            checks = _pass(gate, "annotations", [*checks, *check_annotations(config, annotated)])
+            checks = _pass(gate, "annotations", [*checks, *check_annotations(config, as_is(annotated))])
         student, origin = reuse_student(config, ingested, annotated, cluster, watch)
-        student = student or _distill(config, ingested, annotated, cluster, watch)
+        student = student or train_student(config, ingested.texts, annotated, cluster, watch)
         predicted = _predict(config, ingested, annotated, student, cluster, watch)
         with watch.stage("evaluate", ingested.n_examples, "rows"):
-            metrics = evaluate_labels(config, ingested, annotated, predicted, student)
-            quality = assess_quality(config, ingested.texts, annotated, student, predicted, metrics)
+            metrics = evaluate_labels(config, as_is(ingested), as_is(annotated), as_is(predicted), as_is(student))
+            quality = assess_quality(
+                config, as_is(ingested.texts), as_is(annotated), as_is(student), as_is(predicted), metrics
+            )
             if metrics.gold is not None:
                 watch.say(
                     f"accuracy on gold: teacher {metrics.gold.teacher_accuracy}, final {metrics.gold.final_accuracy}"
                 )
-            checks += check_labels(config, annotated, predicted)
+            checks += check_labels(config, as_is(annotated), as_is(predicted))
             checks += as_checks(quality.findings, config.checks)
             checks += origin.checks if origin is not None and origin.is_reused else ()
             checks = _pass(gate, "labels", checks)
@@ -93,7 +102,7 @@ def label_corpus(config: RunConfig) -> Published:
                 quality=quality,
                 origin=origin,
             )
-            published = publish_version(config, reports, runtime.flow_run.id)
+            published = publish_version(config, as_is(reports), runtime.flow_run.id)
         show_version(config, published)
         mark_version(published)
         return published
@@ -109,29 +118,6 @@ def _ingest(config: RunConfig, watch: Watch) -> IngestReport:
         return made
 
 
-def _distill(
-    config: RunConfig, ingested: IngestReport, annotated: Sequence[AnnotateReport], cluster: Cluster, watch: Watch
-) -> DistillReport:
-    n_seen = config.student.passes * sum(report.annotations.rows for report in annotated)
-    if done := find_student(config, ingested.texts, annotated):
-        with watch.stage("distill", n_seen, "reads", already=n_seen):
-            return done
-    cluster.connect()
-    made: dict[int, DistillReport] = {}
-
-    def submit(i: int) -> PrefectDaskFuture[DistillReport]:
-        future: PrefectDaskFuture[DistillReport] = distill_student.submit(config, ingested.texts, annotated)
-        return future
-
-    def keep(i: int, report: DistillReport) -> Sequence[int]:
-        made[i] = report
-        return ()
-
-    with watch.stage("distill", n_seen, "reads"):
-        run_window(submit, [0], lambda: 1, keep, watch.tick)
-    return made[0]
-
-
 def _predict(
     config: RunConfig,
     ingested: IngestReport,
@@ -144,20 +130,31 @@ def _predict(
     made = {i: done for i, pair in enumerate(shards) if (done := find_labels(config, *pair, student))}
     already = sum(report.labels.rows for report in made.values())
 
-    def submit(i: int) -> PrefectDaskFuture[PredictReport]:
+    def submit(group: Shards) -> PrefectDaskFuture[GroupResult[PredictReport]]:
         cluster.connect()
-        future: PrefectDaskFuture[PredictReport] = predict_shard.submit(
-            config, *shards[i], student.of_shard(shards[i][0])
-        )
+        mine = [shards[i] for i in group]
+        texts = [shard for shard, _ in mine]
+        with cluster.on_gpus() if cluster.n_gpus else nullcontext():
+            future: PrefectDaskFuture[GroupResult[PredictReport]] = predict_group.submit(
+                config, mine, student.of_shards(texts), name_of_group(texts)
+            )
         return future
 
-    def keep(i: int, report: PredictReport) -> Sequence[int]:
-        made[i] = report
+    def keep(group: Shards, result: GroupResult[PredictReport]) -> Sequence[int]:
+        made.update((i, one) for i, one in zip(group, result.outcomes, strict=False) if isinstance(one, PredictReport))
         return ()
 
     todo = [i for i in range(len(shards)) if i not in made]
     with watch.stage("predict", sum(report.annotations.rows for report in annotated), already=already):
-        run_window(submit, todo, lambda: cluster.n_slots, keep, watch.tick)
+        # Where there are GPUs all of it goes to them: a single one outruns dozens of cores.
+        run_window(
+            submit,
+            todo,
+            lambda: cluster.n_gpus or cluster.n_slots,
+            keep,
+            watch.tick,
+            on_end=told(watch, ingested.texts),
+        )
     return [made[i] for i in range(len(shards))]
 
 

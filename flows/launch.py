@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from candist_core.config import RunConfig
+from candist_core.errors import TransientError
 from candist_core.teacher_config import TeacherKind
 from flows.consent import confirm_sum
 
@@ -37,6 +38,7 @@ def launch(config: RunConfig, console: Console, *, yes: bool = False, quiet: boo
 
     Raises:
         typer.Exit: the cost is refused (4), or the run was interrupted (130).
+        TransientError: Prefect's server is gone for longer than its client waits, about two minutes.
     """
     from candist_core.stages.preflight import preflight
 
@@ -46,16 +48,22 @@ def launch(config: RunConfig, console: Console, *, yes: bool = False, quiet: boo
 
     for key, value in quiet_environment().items():
         os.environ.setdefault(key, value)
+    import httpx
+
     from flows.label_corpus import label_corpus
     from flows.progress import shown_on
+    from tasks.logs import logs_json
 
     try:
-        with private_server(), shown_on(Console(stderr=True, quiet=quiet)):
+        with private_server(), shown_on(Console(stderr=True, quiet=quiet or logs_json())):
             published: Published = label_corpus(config)
     except KeyboardInterrupt as stop:
         # Caught here because typer would end the command without a word.
         say_interrupted(console)
         raise typer.Exit(INTERRUPTED) from stop
+    except httpx.TransportError as error:
+        kind = type(error).__name__
+        raise TransientError("Prefect server", f"does not answer ({kind}); run again, what is done is kept") from error
     return published
 
 

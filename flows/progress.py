@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -20,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from candist_core.ports import Progress as StageProgress
 from flows.screen import duration
+from tasks.logs import logged_about
 
 # Prefect takes tens of milliseconds for one artifact; a person looks every few seconds.
 _ARTIFACT_EVERY_S = 3.0
@@ -37,6 +39,31 @@ def shown_on(console: Console) -> Iterator[None]:
         _console = None
 
 
+@dataclass(frozen=True)
+class StageNumbers:
+    """How far a stage has come, for those who watch from outside."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str
+    cost_usd: float
+    seconds: float
+
+
+class Observer(Protocol):
+    """Whoever is told of stages and groups of shards as they come and go; in the flow's own thread."""
+
+    def stage_began(self, stage: StageNumbers) -> None:
+        """A stage begins."""
+
+    def stage_ended(self, stage: StageNumbers) -> None:
+        """It has ended well."""
+
+    def group_ended(self, name: str, n_shards: int, n_failed: int, seconds: float) -> None:
+        """A group of shards has come back."""
+
+
 @dataclass
 class _Stage:
     """One stage's numbers. `parts` maps a shard to how far it is, so that a retry does not count twice."""
@@ -48,16 +75,27 @@ class _Stage:
     artifact: UUID | None
     parts: dict[str, StageProgress] = field(default_factory=dict)
     base: int = 0
-    started: float = field(default_factory=time.monotonic)
     shown_at: float = 0.0
+    heard: int = 0
+    cost_usd: float = 0.0
+    began_at: float = field(default_factory=time.monotonic)
+    seconds: float | None = None
 
     @property
     def done(self) -> int:
-        return self.base + sum(part.done for part in self.parts.values())
+        return self.base + self.heard
 
-    @property
-    def cost_usd(self) -> float:
-        return sum(part.cost_usd for part in self.parts.values())
+    def take(self, progress: StageProgress) -> None:
+        """Count a shard anew; of a hundred thousand shards the others need not be looked at."""
+        before = self.parts.get(progress.part)
+        self.parts[progress.part] = progress
+        self.heard += progress.done - (before.done if before else 0)
+        self.cost_usd += progress.cost_usd - (before.cost_usd if before else 0.0)
+
+    def numbers(self) -> StageNumbers:
+        """The stage as it stands."""
+        seconds = time.monotonic() - self.began_at if self.seconds is None else self.seconds
+        return StageNumbers(self.name, self.done, self.total, self.unit, self.cost_usd, seconds)
 
 
 class Watch:
@@ -68,6 +106,8 @@ class Watch:
         self._stage: _Stage | None = None
         self._console = _console
         self._bars: Progress | None = None
+        self._stages: list[_Stage] = []
+        self.observers: list[Observer] = []
 
     def __enter__(self) -> Watch:
         if self._console is not None and self._console.is_terminal:
@@ -100,8 +140,25 @@ class Watch:
         stage = _Stage(name, total, unit, bar, artifact if isinstance(artifact, UUID) else None, base=already)
         with self._lock:
             self._stage = stage
-        yield stage
-        self._finish(stage, time.monotonic() - stage.started)
+            self._stages.append(stage)
+        for observer in self.observers:
+            observer.stage_began(stage.numbers())
+        with logged_about(stage=name):
+            yield stage
+            stage.seconds = time.monotonic() - stage.began_at
+            self._finish(stage, stage.seconds)
+        for observer in self.observers:
+            observer.stage_ended(stage.numbers())
+
+    def numbers(self) -> list[StageNumbers]:
+        """All stages so far; from any thread."""
+        with self._lock:
+            return [stage.numbers() for stage in self._stages]
+
+    def group_ended(self, name: str, n_shards: int, n_failed: int, seconds: float) -> None:
+        """Note that a group of shards has come back."""
+        for observer in self.observers:
+            observer.group_ended(name, n_shards, n_failed, seconds)
 
     def hear(self, progress: StageProgress) -> None:
         """Take in one event; from any thread."""
@@ -109,7 +166,7 @@ class Watch:
             stage = self._stage
             if stage is None or stage.name != progress.stage:
                 return
-            stage.parts[progress.part] = progress
+            stage.take(progress)
             stage.total = stage.total or progress.total
             done, cost = stage.done, stage.cost_usd
         if self._bars is not None and stage.bar is not None:
@@ -124,7 +181,7 @@ class Watch:
         stage.shown_at = time.monotonic()
         with self._lock:
             done, total, cost = stage.done, stage.total, stage.cost_usd
-        said = pace(stage.name, stage.unit, done, total, done - stage.base, stage.shown_at - stage.started, cost)
+        said = pace(stage.name, stage.unit, done, total, done - stage.base, stage.shown_at - stage.began_at, cost)
         update_progress_artifact(stage.artifact, progress=_percent(done, total), description=said)
 
     def say(self, sentence: str) -> None:

@@ -4,66 +4,33 @@ The cluster starts with the first task that is submitted, so a run that finds ev
 """
 
 import math
-import os
-import signal
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import dask
-import distributed
-from distributed.client import ClosedClientError
+from distributed.versions import get_versions
 from prefect.context import FlowRunContext
 from prefect_dask import DaskTaskRunner
-from prefect_dask.task_runners import PrefectDaskFuture
 
-from candist_core.config import ComputeConfig
-from candist_core.errors import ConfigError, TransientError
+from candist_core.compute_config import ComputeConfig, DistillOn
+from candist_core.errors import ConfigError
+from flows.clusters import local_size, make_any_cluster, make_cluster
 from tasks.progress import TOPIC, from_event
 from tasks.shares import end_run
 
-_POLL_S = 0.1
+GPU = "GPU"
+"""The Dask resource of workers that train and predict."""
+
 # Workers come and go in minutes; asking a scheduler for them takes a millisecond.
-_SLOTS_EVERY_S = 2.0
+_LOOK_EVERY_S = 2.0
 # What a stopped shard may take to bring its replies into the store; after that a person waits for nothing.
 _PATIENCE_S = 10.0
-
-
-def make_cluster(workers: int, processes: bool) -> distributed.LocalCluster:
-    """A local cluster of one-threaded workers on loopback.
-
-    A worker process is started anew by its nanny when it dies. The dashboard takes any free port: `None` would
-    still open 8787.
-    """
-    environment = dict(dask.config.get("distributed.nanny.pre-spawn-environ"))
-    # Dask has glibc hand back memory at every turn, which made training twice as slow (measured: 36 s against 20 s).
-    environment.pop("MALLOC_TRIM_THRESHOLD_", None)
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}), _deaf_children():
-        return distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=processes,
-            host="127.0.0.1",
-            protocol="tcp://",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=50,
-        )
-
-
-@contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Processes started inside never hear Ctrl-C: the terminal sends it to all, the flow answers for all."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+# Queues of SLURM and nodes of Kubernetes take their time.
+_GPU_PATIENCE_S = 600.0
+# What a client and its workers exchange pickled objects of.
+_SAME = ("candist", "prefect", "dask", "distributed", "cloudpickle", "pydantic", "polars")
 
 
 class Cluster:
@@ -75,21 +42,55 @@ class Cluster:
             raise TypeError("a Cluster belongs to a running flow whose task runner is a DaskTaskRunner")
         self._runner, self._compute, self._on_progress = context.task_runner, compute, on_progress
         self.run_id = str(context.flow_run.id) if context.flow_run else ""
-        self._is_connected = False
-        self._n_slots, self._counted_at = 1, -math.inf
+        self._is_connected, self._looked_at = False, -math.inf
+        self._workers: Mapping[str, Any] = {}
+        self._same: set[str] = set()
 
     @property
     def n_slots(self) -> int:
-        """Tasks that can run at once, as of two seconds ago."""
-        if self._compute.address is None:
-            return self._compute.workers or os.cpu_count() or 1
-        if time.monotonic() - self._counted_at >= _SLOTS_EVERY_S:
-            self.connect()
-            self._counted_at = time.monotonic()
-            # Where the scheduler is gone the futures tell.
-            with suppress(OSError):
-                self._n_slots = max(1, sum(self._runner.client.nthreads().values()))
-        return self._n_slots
+        """Tasks that can run at once, as of two seconds ago; on a cluster that follows the work, once it has grown.
+
+        Raises:
+            ConfigError: a worker has other versions than this process.
+        """
+        compute = self._compute
+        if compute.address is None and compute.cluster_class is None:
+            n_workers, n_threads = local_size(compute)
+            return (compute.max_workers or n_workers) * n_threads
+        self._look()
+        threads = [worker["nthreads"] for worker in self._workers.values()]
+        return int(max(1, sum(threads), (compute.max_workers or 0) * max(threads, default=1)))
+
+    @property
+    def n_gpus(self) -> int:
+        """Units of the resource GPU on all workers, as of two seconds ago."""
+        self._look()
+        return int(sum(worker["resources"].get(GPU, 0) for worker in self._workers.values()))
+
+    @contextmanager
+    def on_gpus(self) -> Iterator[None]:
+        """What is submitted inside runs on workers that hold the resource GPU, one task a unit."""
+        with dask.annotate(resources={GPU: 1}):
+            yield
+
+    def await_gpu(self, tick: Callable[[], None]) -> None:
+        """Come back once a worker holds the resource GPU; a cluster that grows is given ten minutes for it.
+
+        Raises:
+            ConfigError: none does.
+        """
+        grows = self._compute.cluster_class is not None
+        deadline = time.monotonic() + (_GPU_PATIENCE_S if grows else 0.0)
+        while not self.n_gpus:
+            if time.monotonic() >= deadline:
+                raise ConfigError(
+                    "compute.distill dask",
+                    f"no worker with the resource {GPU} among {len(self._workers)}",
+                    "one to train on",
+                    f'start one with `dask worker ADDRESS --resources "{GPU}=1"`, or set compute.distill to local',
+                )
+            tick()
+            time.sleep(_LOOK_EVERY_S)
 
     @contextmanager
     def counted_run(self) -> Iterator[None]:
@@ -101,18 +102,15 @@ class Cluster:
                 end_run(self._runner.client, self.run_id, _PATIENCE_S)
 
     def connect(self) -> None:
-        """Start the local cluster, or reach the one at the address.
+        """Start the run's cluster, or reach the one at the address.
 
         Raises:
-            ConfigError: nothing answers at the address.
+            ConfigError: nothing answers at the address, the cluster class is not usable, a worker has other versions,
+                or none has the GPU that training wants.
         """
         if self._is_connected:
             return
-        if self._compute.address is None:
-            self._runner.cluster_class = make_cluster
-            self._runner.cluster_kwargs = {"workers": self.n_slots, "processes": self._compute.processes}
-        else:
-            self._runner.address = self._compute.address
+        self._choose()
         try:
             client = self._runner.client
         except OSError as error:
@@ -124,89 +122,67 @@ class Cluster:
             ) from error
         client.subscribe_topic(TOPIC, lambda event: self._on_progress(from_event(event)))
         self._is_connected = True
+        self._look()
+        if self._compute.distill is DistillOn.DASK and self._compute.cluster_class is None:
+            # Told now, before anything is paid for.
+            self.await_gpu(lambda: None)
+
+    def _choose(self) -> None:
+        compute = self._compute
+        scale = (compute.min_workers, compute.max_workers) if compute.max_workers else None
+        if compute.address is not None:
+            self._runner.address = compute.address
+        elif compute.cluster_class is not None:
+            self._runner.cluster_class = make_any_cluster
+            self._runner.cluster_kwargs = {
+                "cluster_class": compute.cluster_class,
+                "arguments": {argument.name: argument.parsed for argument in compute.cluster_args},
+                "workers": compute.workers,
+                "scale": scale,
+            }
+        else:
+            n_workers, n_threads = local_size(compute)
+            self._runner.cluster_class = make_cluster
+            self._runner.cluster_kwargs = {
+                "workers": n_workers,
+                "processes": compute.processes,
+                "threads": n_threads,
+                "scale": scale,
+            }
+
+    def _look(self) -> None:
+        """See which workers there are, at most every two seconds."""
+        if time.monotonic() - self._looked_at < _LOOK_EVERY_S:
+            return
+        self.connect()
+        self._looked_at = time.monotonic()
+        # Where the scheduler is gone the futures tell.
+        with suppress(OSError):
+            self._workers = self._runner.client.scheduler_info(n_workers=-1)["workers"]
+            self._compare_versions()
+
+    def _compare_versions(self) -> None:
+        """Compare the versions of workers that are new with those of this process."""
+        if self._compute.address is None and self._compute.cluster_class is None:
+            return
+        if not (new := set(self._workers) - self._same):
+            return
+        ours = _versions(get_versions(packages=_SAME))
+        for worker, said in self._runner.client.get_versions(packages=_SAME)["workers"].items():
+            theirs = _versions(said)
+            if differing := [name for name in ours if theirs[name] != ours[name]]:
+                pairs = [f"{name} {theirs[name] or 'not installed'}" for name in differing]
+                raise ConfigError(
+                    f"Dask worker {worker}",
+                    " and ".join(pairs),
+                    " and ".join(f"{name} {ours[name]}" for name in differing),
+                    "install the same requirements.lock there as here",
+                )
+        self._same |= new
 
 
-def run_window(
-    submit: Callable[[int], PrefectDaskFuture[Any] | None],
-    todo: Sequence[int],
-    n_slots: Callable[[], int],
-    on_result: Callable[[int, Any], Iterable[int]],
-    tick: Callable[[], None] = lambda: None,
-    on_failure: Callable[[int], None] = lambda i: None,
-) -> None:
-    """Run numbered pieces of work, at most as many at once as there are slots.
-
-    On any way out but the last piece's end, what still runs is cancelled: nobody waits for it. That interrupts no
-    thread, so a task that costs money has to look (`tasks.shares`).
-
-    Args:
-        submit: starts piece i and returns its future; None where nothing may start before something has ended.
-        todo: the pieces.
-        n_slots: Dask and Prefect see no more than this many at a time.
-        on_result: takes the result of piece i; returns pieces to run (again).
-        tick: called while waiting.
-        on_failure: told of a piece that failed after its retries.
-
-    Raises:
-        CandistError: the first error that concerns the whole run, at once.
-        TransientError: pieces that failed after their retries, once all the others have ended.
-    """
-    waiting, running, failed = deque(todo), dict[int, PrefectDaskFuture[Any]](), dict[int, TransientError]()
-    try:
-        while _fill(waiting, running, submit, n_slots) or running:
-            tick()
-            ended = [i for i, future in running.items() if future.wrapped_future.done()]
-            if not ended:
-                time.sleep(_POLL_S)
-            for i in ended:
-                outcome = _outcome(running.pop(i))
-                if isinstance(outcome, TransientError):
-                    failed[i] = outcome
-                    on_failure(i)
-                elif isinstance(outcome, BaseException):
-                    raise outcome
-                else:
-                    waiting.extend(on_result(i, outcome))
-    except BaseException:
-        # A cluster that is gone has stopped its work, and must not hide what went wrong.
-        with suppress(OSError, RuntimeError, ClosedClientError):
-            for future in running.values():
-                future.wrapped_future.cancel()
-        raise
-    if failed:
-        first = min(failed)
-        raise TransientError(
-            f"{len(failed)} of {len(todo)} shards failed",
-            f"shard {first}: {failed[first]}; run again, the rest is kept",
-        )
-
-
-def _fill(
-    waiting: deque[int],
-    running: dict[int, PrefectDaskFuture[Any]],
-    submit: Callable[[int], PrefectDaskFuture[Any] | None],
-    n_slots: Callable[[], int],
-) -> bool:
-    """Start what may start now; whether anything did."""
-    n_before = len(running)
-    while waiting and len(running) < n_slots():
-        future = submit(waiting[0])
-        if future is None:
-            break
-        running[waiting.popleft()] = future
-    return len(running) > n_before
-
-
-def _outcome(future: PrefectDaskFuture[Any]) -> Any:
-    """What came of a piece: its result or its error.
-
-    Raises:
-        TransientError: the cluster has lost the piece, and with it the connection or all of its workers.
-    """
-    if future.wrapped_future.status in ("cancelled", "lost"):
-        raise TransientError("Dask cluster", "lost the work of this run; run again, what is done is kept")
-    try:
-        return future.result(raise_on_failure=False)
-    except distributed.KilledWorker as error:
-        n_workers = error.allowed_failures + 1
-        return TransientError("Dask worker", f"{n_workers} of them died over this shard, perhaps for want of memory")
+def _versions(said: Mapping[str, Any]) -> dict[str, str | None]:
+    """Versions by package; of Python what pickles and bytecode depend on."""
+    return {"python": ".".join(said["host"]["python"].split(".")[:2])} | {
+        name: said["packages"][name] for name in _SAME
+    }

@@ -170,6 +170,7 @@ def print_status(console: Console, config: RunConfig, state: RunStatus) -> None:
         (stage.stage, f"{stage.done:,} of {stage.total:,} {stage.unit}" if stage.total else "waits for what is above")
         for stage in state.stages
     ]
+    rows += [("", f"failed: {name}") for name in state.failed_checks]
     usage = state.usage
     rows.append(("teacher", f"{usage.n_requests:,} replies, ${usage.cost_usd + usage.reused_usd:.4f}"))
     rows.append(("versions", ", ".join(str(number) for number in state.versions) or "none yet"))

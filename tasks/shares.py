@@ -11,7 +11,7 @@ The lease of a worker that was killed lives on for up to 40 s (Dask's lease time
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -54,6 +54,27 @@ def share_of_run(run_id: str, n_expected: int = 1) -> Iterator[ShareOf]:
         return
     with _Shard(worker, run_id, n_expected) as shard:
         yield shard.share
+
+
+def wanted_here() -> Callable[[], bool]:
+    """How the task that calls this asks whether anybody waits for it; always so where no Dask worker runs it.
+
+    Example:
+        >>> wanted_here()()
+        True
+    """
+    try:
+        worker = get_worker()
+    except ValueError:  # not on a Dask worker
+        return lambda: True
+    key = worker.get_current_task()
+    return lambda: _is_wanted(worker, key)
+
+
+def _is_wanted(worker: Worker, key: str) -> bool:
+    task = worker.state.tasks.get(key)
+    is_open = worker.status not in (Status.closing, Status.closed, Status.failed)
+    return is_open and task is not None and task.state != "cancelled"
 
 
 def end_run(client: Client, run_id: str, patience_s: float) -> None:
@@ -116,9 +137,7 @@ class _Shard:
                 _clear(self._leases)
 
     def _is_wanted(self) -> bool:
-        task = self._worker.state.tasks.get(self._key)
-        is_open = self._worker.status not in (Status.closing, Status.closed, Status.failed)
-        return is_open and task is not None and task.state != "cancelled"
+        return _is_wanted(self._worker, self._key)
 
     def _count(self) -> None:
         n_before, self._n_counted = self._n_counted, max(1, self._leases.get_value())

@@ -28,11 +28,15 @@ class StageStatus:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """All stages of a run, what its finished shards used, and the versions of its data set."""
+    """All stages of a run, what its finished shards used, and the versions of its data set.
+
+    `failed_checks` are those that some finished shard did not pass.
+    """
 
     stages: tuple[StageStatus, ...]
     usage: Usage
     versions: tuple[int, ...]
+    failed_checks: tuple[str, ...] = ()
 
 
 def status_of_run(config: RunConfig) -> RunStatus:
@@ -40,20 +44,25 @@ def status_of_run(config: RunConfig) -> RunStatus:
     versions = tuple(list_versions(open_publish_store(config), config.dataset))
     ingested = find_ingested(config)
     if ingested is None:
-        stages = tuple(StageStatus(name, 0, 0, "shards") for name in ("ingest", "annotate", "distill", "predict"))
+        stages = tuple(
+            StageStatus(name, 0, 0, "shards") for name in ("ingest", "annotate", "check", "distill", "predict")
+        )
         return RunStatus(stages, Usage(), versions)
     n, plan = len(ingested.texts), plan_annotation(config)
     annotated = [done for shard in ingested.texts if (done := find_annotations(plan, shard))]
     student = _find_student(config, ingested.texts, annotated) if len(annotated) == n else None
     pairs = zip(ingested.texts, annotated, strict=True) if student else ()
     n_predicted = sum(find_labels(config, *pair, student) is not None for pair in pairs if student)
+    checks = {check.name for report in annotated for check in report.checks}
+    failed = {check.name for report in annotated for check in report.checks if not check.passed}
     stages = (
         StageStatus("ingest", ingested.n_rows, ingested.n_rows, "rows"),
         StageStatus("annotate", len(annotated), n, "shards"),
+        StageStatus("check", len(checks) - len(failed), len(checks), "checks passed"),
         StageStatus("distill", int(student is not None), 1, "students"),
         StageStatus("predict", n_predicted, n, "shards"),
     )
-    return RunStatus(stages, _usage(annotated), versions)
+    return RunStatus(stages, _usage(annotated), versions, tuple(sorted(failed)))
 
 
 def _find_student(

@@ -1,5 +1,6 @@
 """Who may spend and send how much: the purse, the window, and the shares of shards on a real Dask cluster."""
 
+import pickle
 import subprocess
 import sys
 import time
@@ -14,7 +15,9 @@ from distributed import Client, LocalCluster
 
 from candist_core.errors import TeacherError, TransientError
 from flows.annotation import Purse
-from flows.runner import make_cluster, run_window
+from flows.clusters import make_cluster
+from flows.window import Shards, run_window
+from tasks.groups import GroupResult, ShardsError
 from tasks.shares import end_run, share_of_run
 
 BROKEN = TransientError("endpoint", "fell silent")
@@ -50,6 +53,15 @@ class Piece:
         return self.outcome
 
 
+# So long that no two of these go into one group.
+LONG_S = 1000.0
+
+
+def result_of(*outcomes: Any, seconds: float = LONG_S) -> GroupResult[Any]:
+    """What a group says of its shards."""
+    return GroupResult(outcomes, seconds)
+
+
 @dataclass
 class Spending:
     """Shards that cost a dollar a text, run under a purse as `annotate_shards` does."""
@@ -64,16 +76,18 @@ class Spending:
         """Texts left."""
         still_open = set(range(len(self.n_texts)))
 
-        def submit(i: int) -> Piece | None:
+        def submit(group: Shards) -> Piece | None:
+            (i,) = group
             if not self.purse.may_grant:
                 return None
             n_expected = min(self.n_slots, len(still_open))
             grant = self.purse.grant(i, n_expected - self.purse.n_granted)
             self.grants.append((i, grant))
             affordable = self.n_texts[i] if grant is None else int(grant + 1e-9)
-            return Piece(min(self.n_texts[i], affordable), n_looks=1 + i % 3)
+            return Piece(result_of(min(self.n_texts[i], affordable)), n_looks=1 + i % 3)
 
-        def on_result(i: int, n_done: int) -> tuple[int, ...]:
+        def on_result(group: Shards, result: GroupResult[Any]) -> tuple[int, ...]:
+            (i,), (n_done,) = group, result.outcomes
             is_short = n_done < self.n_texts[i]
             self.purse.settle(i, float(n_done), is_short)
             self.n_done[i] = n_done
@@ -87,7 +101,7 @@ class Spending:
 
 @pytest.fixture(autouse=True)
 def without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.runner._POLL_S", 0.001)
+    monkeypatch.setattr("flows.window._POLL_S", 0.001)
 
 
 def test_a_cap_is_spent_to_the_last_reply_and_never_passed():
@@ -160,13 +174,14 @@ def collect(pieces: dict[int, Piece], n_slots: int = 2) -> list[tuple[int, Any]]
     results: list[tuple[int, Any]] = []
     started: list[int] = []
 
-    def submit(i: int) -> Piece:
+    def submit(group: Shards) -> Piece:
+        (i,) = group
         started.append(i)
         assert len(started) - len(results) <= n_slots + len([p for p in pieces.values() if p.outcome is BROKEN])
         return pieces[i]
 
-    def on_result(i: int, result: Any) -> tuple[int, ...]:
-        results.append((i, result))
+    def on_result(group: Shards, result: GroupResult[Any]) -> tuple[int, ...]:
+        results.append((group[0], result.outcomes[0]))
         return ()
 
     run_window(submit, sorted(pieces), lambda: n_slots, on_result)
@@ -174,14 +189,14 @@ def collect(pieces: dict[int, Piece], n_slots: int = 2) -> list[tuple[int, Any]]
 
 
 def test_a_piece_that_failed_for_a_while_stops_no_other_and_is_named_at_the_end():
-    pieces = {i: Piece(BROKEN if i == 1 else i) for i in range(4)}
+    pieces = {i: Piece(BROKEN if i == 1 else result_of(i)) for i in range(4)}
     with pytest.raises(TransientError, match=r"1 of 4 shards failed: shard 1: endpoint: fell silent"):
         collect(pieces)
     assert [piece.is_cancelled for piece in pieces.values()] == [False] * 4
 
 
 def test_an_error_of_the_whole_run_cancels_what_runs_and_starts_nothing_more():
-    pieces = {0: Piece(0, n_looks=None), 1: Piece(BAD_KEY), 2: Piece(2), 3: Piece(3)}
+    pieces = {0: Piece(0, n_looks=None), 1: Piece(BAD_KEY), 2: Piece(result_of(2)), 3: Piece(result_of(3))}
     with pytest.raises(TeacherError, match="a right one"):
         collect(pieces)
     assert pieces[0].is_cancelled
@@ -195,22 +210,23 @@ def test_ctrl_c_cancels_what_runs():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_window(lambda i: piece, [0], lambda: 1, lambda i, result: (), interrupt)
+        run_window(lambda group: piece, [0], lambda: 1, lambda group, result: (), interrupt)
     assert piece.is_cancelled
 
 
 def test_a_window_grows_with_the_cluster():
     n_running: list[int] = []
-    pieces = {i: Piece(i, n_looks=1 + i) for i in range(6)}
+    pieces = {i: Piece(result_of(i), n_looks=1 + i) for i in range(6)}
     open_pieces: set[int] = set()
 
-    def submit(i: int) -> Piece:
+    def submit(group: Shards) -> Piece:
+        (i,) = group
         open_pieces.add(i)
         n_running.append(len(open_pieces))
         return pieces[i]
 
-    def on_result(i: int, result: int) -> tuple[int, ...]:
-        open_pieces.discard(i)
+    def on_result(group: Shards, result: GroupResult[Any]) -> tuple[int, ...]:
+        open_pieces.discard(group[0])
         return ()
 
     run_window(submit, sorted(pieces), lambda: 1 if n_running in ([], [1]) else 3, on_result)
@@ -219,15 +235,15 @@ def test_a_window_grows_with_the_cluster():
 
 def test_a_shard_that_kills_its_workers_fails_alone():
     killed = distributed.KilledWorker("annotate-1", SimpleNamespace(address="tcp://127.0.0.1:1"), 3)
-    pieces = {0: Piece(killed), 1: Piece(1), 2: Piece(2)}
-    with pytest.raises(TransientError, match="4 of them died over this shard"):
+    pieces = {0: Piece(killed), 1: Piece(result_of(1)), 2: Piece(result_of(2))}
+    with pytest.raises(TransientError, match="4 of them died over this work"):
         collect(pieces)
     assert pieces[2].n_looks is not None
     assert pieces[2].n_looks < 0
 
 
 def test_work_that_the_cluster_lost_ends_the_run_at_once():
-    pieces = {0: Piece(None, status="lost"), 1: Piece(1, n_looks=None), 2: Piece(2)}
+    pieces = {0: Piece(None, status="lost"), 1: Piece(None, n_looks=None), 2: Piece(result_of(2))}
     with pytest.raises(TransientError, match="lost the work"):
         collect(pieces)
     assert pieces[1].is_cancelled
@@ -240,8 +256,130 @@ def test_a_cluster_that_is_gone_hides_no_error(threads):
     client.close()
     with pytest.raises(TransientError, match="lost the work"):
         run_window(
-            lambda i: SimpleNamespace(wrapped_future=futures[i]), [0, 1], lambda: 2, lambda i, result: (), lambda: None
+            lambda group: SimpleNamespace(wrapped_future=futures[group[0]]), [0, 1], lambda: 2, lambda group, result: ()
         )
+
+
+@dataclass
+class Shop:
+    """Groups of shards that take no time and say what `outcome_of` says of each shard."""
+
+    outcome_of: Any
+    seconds: float = 1.0
+    groups: list[Shards] = field(default_factory=list)
+    done: list[int] = field(default_factory=list)
+
+    def submit(self, group: Shards) -> Piece:
+        self.groups.append(group)
+        outcomes = self.outcome_of(group)
+        if isinstance(outcomes, BaseException):
+            return Piece(outcomes)
+        result = GroupResult(outcomes, self.seconds * len(outcomes))
+        n_failed = sum(isinstance(outcome, TransientError) for outcome in outcomes)
+        return Piece(ShardsError(f"{n_failed} failed", "", result) if n_failed else result)
+
+    def on_result(self, group: Shards, result: GroupResult[Any]) -> tuple[int, ...]:
+        self.done += [i for i, one in zip(group, result.outcomes, strict=False) if not isinstance(one, TransientError)]
+        return ()
+
+    def run(self, n_shards: int, n_slots: int = 2) -> None:
+        run_window(self.submit, range(n_shards), lambda: n_slots, self.on_result)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 60.0, 3600.0])
+def test_a_hundred_thousand_shards_are_under_a_thousand_tasks_and_each_runs_once(seconds):
+    shop = Shop(lambda group: group, seconds)
+    shop.run(100_000, n_slots=16)
+    assert sorted(shop.done) == list(range(100_000))
+    assert len(shop.groups) < 1000
+
+
+def test_tasks_take_two_minutes_while_there_is_enough_to_do_and_less_towards_the_end():
+    shop = Shop(lambda group: group, seconds=2.0)
+    shop.run(2000, n_slots=4)
+    sizes = [len(group) for group in shop.groups]
+    assert sizes[:4] == [3, 3, 3, 3], "before anything is known: as many as keep the number of tasks in bounds"
+    assert sizes[4:20] == [60] * 16
+    assert max(sizes[-4:]) <= 3
+    assert sizes[4:] == sorted(sizes[4:], reverse=True)
+
+
+def test_shards_that_take_half_an_hour_are_tasks_of_their_own():
+    shop = Shop(lambda group: group, seconds=1800.0)
+    shop.run(100, n_slots=4)
+    assert {len(group) for group in shop.groups} == {1}
+
+
+def test_a_failed_shard_of_a_group_is_named_and_costs_the_others_nothing():
+    shop = Shop(lambda group: tuple(BROKEN if i == 70 else i for i in group))
+    with pytest.raises(TransientError, match=r"1 of 200 shards failed: shard 70: endpoint: fell silent"):
+        shop.run(200)
+    assert sorted(shop.done) == [i for i in range(200) if i != 70]
+
+
+def test_a_shard_that_kills_its_workers_is_found_out_among_its_group():
+    killed = distributed.KilledWorker("annotate-1", SimpleNamespace(address="tcp://127.0.0.1:1"), 3)
+    shop = Shop(lambda group: killed if 70 in group else group)
+    with pytest.raises(TransientError, match=r"1 of 200 shards failed: shard 70: Dask worker: 4 of them died"):
+        shop.run(200)
+    assert sorted(shop.done) == [i for i in range(200) if i != 70]
+
+
+def test_what_a_group_did_not_come_to_goes_into_another():
+    shop = Shop(lambda group: group[:2])
+    shop.run(50)
+    assert sorted(shop.done) == list(range(50))
+
+
+def test_shards_to_run_again_do_so():
+    left = {3: 2, 11: 1}
+    seen_again: list[int] = []
+
+    def on_result(group: Shards, result: GroupResult[Any]) -> list[int]:
+        again = [i for i in group if left.get(i)]
+        for i in again:
+            left[i] -= 1
+            seen_again.append(i)
+        return again
+
+    shop = Shop(lambda group: group)
+    run_window(shop.submit, range(20), lambda: 2, on_result)
+    assert sorted(seen_again) == [3, 3, 11]
+
+
+def test_a_group_that_may_not_start_yet_keeps_its_place():
+    started: list[Shards] = []
+    refusals = [False, True, True]
+
+    def submit(group: Shards) -> Piece | None:
+        if started and refusals and refusals.pop(0):
+            return None
+        started.append(group)
+        return Piece(result_of(*group), n_looks=1 if len(started) % 2 else 5)
+
+    run_window(submit, range(8), lambda: 2, lambda group, result: ())
+    assert started == [(i,) for i in range(8)]
+    assert refusals == []
+
+
+def test_an_error_of_shards_arrives_whole_from_another_process():
+    error = ShardsError("1 of 2 shards failed", "shard 1", GroupResult((BROKEN,), 1.0))
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), str(copy.result.outcomes[0])) == (str(error), str(BROKEN))
+
+
+def test_a_group_shares_one_grant_and_what_it_did_not_spend_comes_back():
+    purse = Purse(10.0)
+    assert purse.grant(4, n_sharers=2) == 5.0
+    purse.settle(4, 1.0, others={5: 1.5, 6: 0.5})
+    assert (purse.spent_usd, purse.free_usd) == (3.0, 7.0)
+
+
+def test_of_a_group_with_a_failed_shard_the_rest_of_the_grant_counts_as_spent():
+    purse = Purse(10.0)
+    purse.grant(4, n_sharers=2)
+    purse.forfeit(4, known={4: 1.0, 5: 1.5})
+    assert (purse.spent_usd, purse.free_usd, purse.n_granted) == (5.0, 5.0, 0)
 
 
 # The functions below run on the cluster's workers, which are threads of this process unless a test says otherwise.

@@ -23,7 +23,7 @@ from candist_core.stages.ingest import ingest_corpus
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.versions import Version, scan_version
 from candist_core.versions import list_versions, read_manifest
-from flows.runner import make_cluster
+from flows.clusters import make_cluster
 from tests.fakes import ChatServer, user_text
 from tests.flows.corpora import demo_config, demo_replies, demo_rows, write_config
 from tests.student.conftest import tiny_bert as tiny_bert

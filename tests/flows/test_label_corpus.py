@@ -33,8 +33,8 @@ from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.versions import Version, scan_version
 from candist_core.versions import list_versions, read_manifest
+from flows.clusters import make_cluster
 from flows.label_corpus import label_corpus
-from flows.runner import make_cluster
 from flows.summary import manifest_rows
 from tests.fakes import ChatServer, status, user_text
 from tests.flows.corpora import demo_config, demo_labels, demo_replies, demo_rows, write_config, write_jsonl

@@ -39,7 +39,7 @@ def labels_of(config, corpus, annotated):
     student = distill_student(config, corpus.texts, annotated)
     store = open_store(config.store)
     shards = zip(corpus.texts, annotated, strict=True)
-    tables = [predict_shard(config, *pair, student.of_shard(pair[0])).labels for pair in shards]
+    tables = [predict_shard(config, *pair, student.of_shards([pair[0]])).labels for pair in shards]
     return student, pl.concat(store.read_table(table) for table in tables)
 
 

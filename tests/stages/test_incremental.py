@@ -52,7 +52,7 @@ def label(config):
         student = adopted.student if origin.is_reused else None
     student = student or distill_student(config, corpus.texts, annotated)
     predicted = [
-        predict_shard(config, *pair, student.of_shard(pair[0])) for pair in zip(corpus.texts, annotated, strict=True)
+        predict_shard(config, *pair, student.of_shards([pair[0]])) for pair in zip(corpus.texts, annotated, strict=True)
     ]
     reports = RunReports(
         ingested=corpus, annotated=tuple(annotated), student=student, predicted=tuple(predicted),

@@ -38,7 +38,7 @@ def assessed(folder, n, change=None, **changes):
     annotated = [annotate_shard(plan, shard) for shard in corpus.texts]
     student = distill_student(config, corpus.texts, annotated)
     shards = zip(corpus.texts, annotated, strict=True)
-    predicted = [predict_shard(config, *pair, student.of_shard(pair[0])) for pair in shards]
+    predicted = [predict_shard(config, *pair, student.of_shards([pair[0]])) for pair in shards]
     quality = assess_quality(config, corpus.texts, annotated, student, predicted)
     return quality, evaluate_labels(config, corpus, annotated, predicted, student)
 
