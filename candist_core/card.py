@@ -13,6 +13,7 @@ import yaml
 from candist_core.config import RunConfig
 from candist_core.manifest import Counts
 from candist_core.reports import EvaluateReport
+from candist_core.sampling import SamplingReport
 
 _COLUMNS = {
     "doc_id": "the row's id",
@@ -36,6 +37,7 @@ def dataset_card(
     columns: Sequence[str],
     counts: Counts,
     metrics: EvaluateReport,
+    sampling: SamplingReport | None = None,
 ) -> str:
     """Write the card of one version.
 
@@ -46,9 +48,10 @@ def dataset_card(
         columns: columns of the data.
         counts: rows of the version.
         metrics: what is known of the labels.
+        sampling: which texts the teacher read, where it did not read all.
     """
     parts = [_head(config, splits, counts), _about(config, version, counts)]
-    parts += [_quality(metrics), _labels(config, metrics), _columns(columns), _making(config)]
+    parts += [_quality(metrics), _labels(config, metrics), _columns(columns), _making(config, sampling)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -119,14 +122,16 @@ def _columns(columns: Sequence[str]) -> str:
     return "## Columns\n\n" + _table(("column", "meaning"), rows)
 
 
-def _making(config: RunConfig) -> str:
+def _making(config: RunConfig, sampling: SamplingReport | None) -> str:
     teacher = escaped(f"{config.teacher.kind} {config.teacher.model_name}")
     student = escaped(config.student.model)
+    sentence = "" if sampling is None else str(sampling)
+    told = f" {escaped(sentence[:1].upper() + sentence[1:])}." if sentence else ""
     return (
         f"## How it was made\n\nThe teacher ({teacher}, strategy {escaped(config.task.strategy)}) named the labels "
         f"it held possible for each text. A student ({student}, method {escaped(config.student.method)}) "
         "learnt from these sets and gave each text its final label (CanDist, Xia et al., ACL 2025, arXiv "
-        "2506.03857).\n\n"
+        f"2506.03857).{told}\n\n"
         f"Instruction to the teacher: {escaped(config.task.instruction)}"
     )
 

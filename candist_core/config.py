@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from candist_core.checks_config import ChecksConfig
 from candist_core.errors import ConfigError
+from candist_core.sampling_config import SamplingConfig
 from candist_core.spec import Settings, TaskSpec
 from candist_core.teacher_config import BudgetConfig, Combine, ShotsConfig, TeacherConfig
 
@@ -40,10 +41,11 @@ class Method(StrEnum):
 
 
 class StudentKind(StrEnum):
-    """What learns: a whole encoder, or a small head on an encoder that is left as it is."""
+    """What learns: a whole encoder, or a small head on an encoder that is left as it is, or on means of word pieces."""
 
     ENCODER = "encoder"
     FROZEN = "frozen"
+    STATIC = "static"
 
 
 class Order(StrEnum):
@@ -107,7 +109,8 @@ class StudentConfig(Settings):
     )
     kind: StudentKind = Field(
         StudentKind.ENCODER,
-        description="encoder: the whole model learns. frozen: only a small head does, for a first look in seconds.",
+        description="encoder: the whole model learns. frozen: only a small head does, for a first look in seconds. "
+        "static: a head on weighed means of word pieces, thirty times as fast and less accurate, for many millions.",
     )
     method: Method = Field(
         Method.POSTERIOR,
@@ -147,7 +150,7 @@ class StudentConfig(Settings):
     @property
     def passes(self) -> int:
         """Passes over the training texts. A head starts from nothing and needs more, a tenth of a second each."""
-        return FROZEN_PASSES if self.kind is StudentKind.FROZEN else self.epochs
+        return self.epochs if self.kind is StudentKind.ENCODER else FROZEN_PASSES
 
 
 class AuditConfig(Settings):
@@ -217,6 +220,9 @@ class RunConfig(Settings):
     reask: ReaskConfig = Field(default_factory=lambda: ReaskConfig(), description="Texts to ask about again.")
     checks: ChecksConfig = Field(default_factory=ChecksConfig, description="Gates.")
     budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What the run may spend.")
+    sampling: SamplingConfig = Field(
+        default_factory=lambda: SamplingConfig(), description="Which texts the teacher reads."
+    )
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig(), description="Where the work runs.")
     publish: PublishConfig = Field(default_factory=lambda: PublishConfig(), description="Where versions appear.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything drawn by chance.")

@@ -14,6 +14,7 @@ from candist_core.errors import ContractError, StoreError
 from candist_core.paths import check_relative
 from candist_core.ports import ReportT
 from candist_core.reports import CheckResult, EvaluateReport, QualityReport, Report, SourceFile, StudentReport, Usage
+from candist_core.sampling import SamplingReport
 from candist_core.spec import TaskSpec
 
 CONTRACT = "manifest/1"
@@ -71,6 +72,7 @@ class Manifest(Report):
     metrics: EvaluateReport
     # Versions of before it was told have none.
     quality: QualityReport | None = None
+    sampling: SamplingReport | None = None
 
     @property
     def folder(self) -> str:

@@ -119,7 +119,9 @@ def publish(
             if page is not None and _holds_rows(part.file):
                 page.add(_rows_of(part))
             lease.renew()
-        card = dataset_card(config, manifest.version, content.splits, content.columns, content.counts, reports.metrics)
+        card = dataset_card(
+            config, manifest.version, content.splits, content.columns, content.counts, reports.metrics, reports.sampling
+        )
         told = [_store_once(target, folder, "README.md", card.encode())]
         if page is not None:
             told.append(_store_once(target, folder, "report.html", page.render(manifest, is_numbered=False)))
@@ -194,6 +196,7 @@ def _origin(config: RunConfig, reports: RunReports) -> dict[str, Any]:
         "checks": reports.checks,
         "metrics": reports.metrics,
         "quality": reports.quality,
+        "sampling": reports.sampling,
     }
 
 

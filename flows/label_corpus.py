@@ -21,12 +21,12 @@ from candist_core.publish import Published
 from candist_core.reports import AnnotateReport, CheckResult, DistillReport, IngestReport, PredictReport, RunReports
 from candist_core.stages.distill import find_student
 from candist_core.stages.ingest import find_ingested
-from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
-from flows.annotation import annotate_shards
+from candist_core.tables import TableRef
 from flows.gate import stop_if_failed
 from flows.progress import Watch
 from flows.runner import Cluster, run_window
+from flows.sampling import ask_teacher
 from flows.summary import summary_markdown
 from tasks.check import check_annotations, check_labels
 from tasks.distill import distill_student
@@ -64,20 +64,21 @@ def label_corpus(config: RunConfig) -> Published:
         stack.callback(listen(watch.hear))
         cluster = Cluster(config.compute, watch.hear)
         ingested = _ingest(config, watch)
-        annotated = annotate_shards(plan_annotation(config), ingested.texts, cluster, watch)
+        asked = ask_teacher(config, ingested, cluster, watch)
+        annotated = asked.annotated
         with watch.stage("check", len(annotated), "shards"):
             checks = [*check_annotations(config, annotated)]
             _gate("annotations", checks)
-        student = _distill(config, ingested, annotated, cluster, watch)
-        predicted = _predict(config, ingested, annotated, student, cluster, watch)
+        student = _distill(config, asked.texts, annotated, cluster, watch)
+        predicted = _predict(config, ingested, asked.by_shard, student, cluster, watch)
         with watch.stage("evaluate", ingested.n_examples, "rows"):
-            metrics = evaluate_labels(config, ingested, annotated, predicted, student)
-            quality = assess_quality(config, ingested.texts, annotated, student, predicted)
+            metrics = evaluate_labels(config, ingested, asked.by_shard, predicted, student)
+            quality = assess_quality(config, asked.texts, annotated, student, predicted)
             if metrics.gold is not None:
                 watch.say(
                     f"accuracy on gold: teacher {metrics.gold.teacher_accuracy}, final {metrics.gold.final_accuracy}"
                 )
-            checks += check_labels(config, annotated, predicted)
+            checks += check_labels(config, annotated, predicted, asked.n_unread)
             checks += as_checks(quality.findings, config.checks.on_fail)
             _gate("labels", checks)
         with watch.stage("publish", ingested.n_examples, "rows"):
@@ -89,6 +90,7 @@ def label_corpus(config: RunConfig) -> Published:
                 metrics=metrics,
                 checks=tuple(checks),
                 quality=quality,
+                sampling=asked.report,
             )
             published = publish_version(config, reports, runtime.flow_run.id)
         create_markdown_artifact(summary_markdown(published), key="summary", description="What the run made")
@@ -106,17 +108,17 @@ def _ingest(config: RunConfig, watch: Watch) -> IngestReport:
 
 
 def _distill(
-    config: RunConfig, ingested: IngestReport, annotated: Sequence[AnnotateReport], cluster: Cluster, watch: Watch
+    config: RunConfig, texts: Sequence[TableRef], annotated: Sequence[AnnotateReport], cluster: Cluster, watch: Watch
 ) -> DistillReport:
     n_seen = config.student.passes * sum(report.annotations.rows for report in annotated)
-    if done := find_student(config, ingested.texts, annotated):
+    if done := find_student(config, texts, annotated):
         with watch.stage("distill", n_seen, "reads", already=n_seen):
             return done
     cluster.connect()
     made: dict[int, DistillReport] = {}
 
     def submit(i: int) -> PrefectDaskFuture[DistillReport]:
-        future: PrefectDaskFuture[DistillReport] = distill_student.submit(config, ingested.texts, annotated)
+        future: PrefectDaskFuture[DistillReport] = distill_student.submit(config, texts, annotated)
         return future
 
     def keep(i: int, report: DistillReport) -> Sequence[int]:
@@ -152,7 +154,7 @@ def _predict(
         return ()
 
     todo = [i for i in range(len(shards)) if i not in made]
-    with watch.stage("predict", sum(report.annotations.rows for report in annotated), already=already):
+    with watch.stage("predict", ingested.n_texts, already=already):
         run_window(submit, todo, lambda: cluster.n_slots, keep, watch.tick)
     return [made[i] for i in range(len(shards))]
 

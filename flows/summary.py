@@ -14,6 +14,7 @@ from candist_core.config import RunConfig
 from candist_core.manifest import Manifest
 from candist_core.publish import Published
 from candist_core.reports import Finding, GoldReport, QualityReport
+from candist_core.sampling import SamplingReport
 from candist_core.stages.estimate import RunEstimate
 from candist_core.stages.status import RunStatus
 from candist_core.window import START
@@ -36,8 +37,14 @@ def manifest_rows(manifest: Manifest) -> Rows:
             f"{metrics.mean_set_size:.2f} labels a set, {_share(several, answered)} of the sets hold more than one",
         ),
     ]
+    if manifest.sampling is not None:
+        rows += _sampling_rows(manifest.sampling)
     if metrics.gold is not None:
         rows += _gold_rows(metrics.gold)
+    if metrics.unread is not None:
+        rows.append(
+            ("", f"final {metrics.unread} where the teacher did not read the text ({metrics.unread.n:,} texts)")
+        )
     if metrics.audit is not None:
         rows.append(("audit", _audit_words(metrics.audit)))
     if manifest.quality is not None:
@@ -57,6 +64,17 @@ def manifest_rows(manifest: Manifest) -> Rows:
         ("teacher", f"{usage.n_requests:,} replies, {tokens:,} tokens, ${usage.cost_usd:.4f}{reused}"),
         ("student", f"{manifest.student.base_model} on {manifest.student.device_reason}"),
     ]
+    return rows
+
+
+def _sampling_rows(sampling: SamplingReport) -> Rows:
+    """Who read what, what the last point of the curve says, and what more would bring."""
+    rows = [("sample", str(sampling))]
+    if sampling.curve:
+        of = "labels of the audit" if sampling.is_audited else "first labels of the teacher"
+        rows.append(("", f"students agree out of fold with {sampling.curve[-1].agreement} of the {of}"))
+    if sampling.forecast is not None:
+        rows.append(("", str(sampling.forecast)))
     return rows
 
 
@@ -128,7 +146,11 @@ def print_estimate(console: Console, config: RunConfig, expected: RunEstimate) -
     )
     measured = ", as kept replies measured" if calls.is_measured and calls.n_calls else ""
     rows = [
-        ("texts", f"{expected.n_rows:,} rows, {expected.n_texts:,} distinct texts"),
+        (
+            "texts",
+            f"{expected.n_rows:,} rows, {expected.n_texts:,} distinct texts"
+            + (f", of which the teacher reads {expected.n_read:,}" if expected.n_read < expected.n_texts else ""),
+        ),
         ("calls", f"{calls.n_calls:,} to make, {expected.n_kept:,} replies kept from earlier"),
         ("tokens", f"about {calls.prompt_tokens:,} in, {calls.completion_tokens:,} out{measured}"),
         ("cost", f"{cost}" + ("" if expected.is_paid else f" (teacher {config.teacher.kind} is free)")),

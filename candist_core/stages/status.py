@@ -1,15 +1,16 @@
 """Status: how far a run has come, read from its done-markers alone; starts nothing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from candist_core.config import RunConfig
 from candist_core.reports import AnnotateReport, Usage
-from candist_core.stages.annotate import find_annotations
 from candist_core.stages.distill import find_student
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
 from candist_core.stages.publish import open_publish_store
+from candist_core.stages.sample import find_asked
 from candist_core.versions import list_versions
 
 
@@ -39,19 +40,19 @@ def status_of_run(config: RunConfig) -> RunStatus:
     if ingested is None:
         stages = tuple(StageStatus(name, 0, 0, "shards") for name in ("ingest", "annotate", "distill", "predict"))
         return RunStatus(stages, Usage(), versions)
-    n, plan = len(ingested.texts), plan_annotation(config)
-    annotated = [done for shard in ingested.texts if (done := find_annotations(plan, shard))]
-    student = find_student(config, ingested.texts, annotated) if len(annotated) == n else None
-    pairs = zip(ingested.texts, annotated, strict=True) if student else ()
+    n, found = len(ingested.texts), find_asked(config, ingested, plan_annotation(config))
+    annotated, asked = found.annotated, found.whole(config, ingested)
+    student = find_student(config, asked.texts, asked.annotated) if asked else None
+    pairs = zip(ingested.texts, asked.by_shard, strict=True) if student and asked else ()
     n_predicted = sum(find_labels(config, *pair, student) is not None for pair in pairs if student)
     stages = (
         StageStatus("ingest", ingested.n_rows, ingested.n_rows, "rows"),
-        StageStatus("annotate", len(annotated), n, "shards"),
+        StageStatus("annotate", len(annotated), len(found.texts), "shards"),
         StageStatus("distill", int(student is not None), 1, "students"),
         StageStatus("predict", n_predicted, n, "shards"),
     )
     return RunStatus(stages, _usage(annotated), versions)
 
 
-def _usage(annotated: list[AnnotateReport]) -> Usage:
+def _usage(annotated: Sequence[AnnotateReport]) -> Usage:
     return sum((report.usage for report in annotated), Usage())
