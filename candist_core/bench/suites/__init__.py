@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from candist_core.bench.runs import Bench
 from candist_core.bench.suites.failures import failures
 from candist_core.bench.suites.labels import labels
+from candist_core.bench.suites.sampling import active, kinds
 from candist_core.bench.suites.sets import diversity, sizes
 from candist_core.bench.suites.students import encoders, steps, students
 from candist_core.bench.suites.teachers import noise, strength
@@ -20,5 +21,7 @@ SUITES: Mapping[str, Callable[[Bench], Iterator[Figures]]] = {
     "diversity": diversity,
     "strength": strength,
     "failures": failures,
+    "active": active,
+    "kinds": kinds,
 }
 """Every experiment by its name."""
