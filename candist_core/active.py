@@ -111,7 +111,6 @@ def draw_by_gradient(P: NDArray[np.floating], X: Matrix, size: int, seed: int) -
 
     The gradient of one text, were its most probable label right, is (p - e) ⊗ x; its length says how unsure the student
     is, its direction what it would learn. Products of two such are (a·b)(x·y), so none of the n·k·d numbers is kept.
-    Texts without doubt, all near zero, count as drawn from the start: unlike in the paper none of them need be.
 
     Source:
         Ash et al., Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds (BADGE), ICLR 2020.
@@ -127,21 +126,17 @@ def draw_by_gradient(P: NDArray[np.floating], X: Matrix, size: int, seed: int) -
     return _draw_apart(distances, len(X), size, seed, norms)
 
 
-def _draw_apart(
-    distances: Callable[[Rows], Matrix], n: int, size: int, seed: int, nearest: Matrix | None = None
-) -> Rows:
-    """k-means++ by squared distances, (n, b), to the rows drawn last; `nearest`: to what counts as drawn before."""
+def _draw_apart(distances: Callable[[Rows], Matrix], n: int, size: int, seed: int, first: Matrix | None = None) -> Rows:
+    """k-means++: rows by their squared distances, (n, b), to those drawn last; `first` weighs the very first draw."""
     if size >= n:
         return np.arange(n, dtype=np.int64)
-    rng, drawn = np.random.default_rng((seed, n)), np.empty(0, dtype=np.int64)
-    least = np.full(n, np.inf) if nearest is None else np.asarray(nearest, dtype=np.float64)
+    rng, nearest, drawn = np.random.default_rng((seed, n)), np.full(n, np.inf), np.empty(0, dtype=np.int64)
+    weight = np.ones(n) if first is None else np.asarray(first, dtype=np.float64)
     while len(drawn) < size:
-        # Few at first: what is drawn at once may lie close together.
-        n_now = min(_AT_ONCE, max(1, len(drawn)), size - len(drawn))
-        weight = np.where(np.isfinite(least), least, 1.0)
-        rows = _weighed(rng, weight, drawn, n_now)
+        rows = _weighed(rng, weight, drawn, min(_AT_ONCE if len(drawn) else 1, size - len(drawn)))
         drawn = np.concatenate([drawn, rows])
-        least = np.minimum(least, np.maximum(distances(rows).min(axis=1), 0))
+        nearest = np.minimum(nearest, np.maximum(distances(rows).min(axis=1), 0))
+        weight = nearest
     return np.sort(drawn)
 
 

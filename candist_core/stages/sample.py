@@ -112,8 +112,20 @@ def asked_of(
         rounds: all of them, the last without texts.
         annotated: the answers to all of their tables, in order.
     """
-    store, texts = open_store(config.store), tables_of(rounds)
-    key = fingerprint([[one.annotations.sha256, one.rejects.sha256] for one in annotated])
+    texts = tables_of(rounds)
+    merged = _merged(open_store(config.store), texts, annotated)
+    n_unread = ingested.n_texts - sum(table.rows for table in texts)
+    by_shard = (merged,) * len(ingested.texts)
+    return Asked(texts, tuple(annotated), by_shard, n_unread, _sum_up(config, ingested, rounds, merged))
+
+
+def _merged(store: Store, texts: tuple[TableRef, ...], annotated: Sequence[AnnotateReport]) -> AnnotateReport:
+    """The answers to a sample in one table, which whoever labels a shard reads."""
+    key = fingerprint(
+        [[one.sha256 for one in texts], [[one.annotations.sha256, one.rejects.sha256] for one in annotated]]
+    )
+    if done := store.find_done("answers", key, AnnotateReport):
+        return done
     answers, rejects = (
         pl.concat([empty(contract), *(store.read_table(table) for table in tables)])
         for contract, tables in (
@@ -129,9 +141,8 @@ def asked_of(
         set_sizes=dict(answers["candidates"].list.len().value_counts().iter_rows()),
         sample=texts,
     )
-    n_unread = ingested.n_texts - sum(table.rows for table in texts)
-    by_shard = (merged,) * len(ingested.texts)
-    return Asked(texts, tuple(annotated), by_shard, n_unread, _sum_up(config, ingested, rounds, merged))
+    store.mark_done("answers", key, merged)
+    return merged
 
 
 @dataclass(frozen=True, slots=True)

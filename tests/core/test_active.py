@@ -61,9 +61,10 @@ def test_gradients_choose_texts_that_a_student_doubts_and_of_equal_ones_few():
     P = np.full((300, 2), [0.999, 0.001], dtype=np.float32)
     P[200:] = [0.5, 0.5]
     X = np.concatenate([unit_rows(200), np.eye(8, dtype=np.float32)[[0] * 90 + [1] * 5 + [2] * 5]])
-    rows = draw_by_gradient(P, X, 3, seed=0)
-    assert set(rows.tolist()) <= set(range(200, 300))
-    assert set(X[rows].argmax(axis=1)) == {0, 1, 2}
+    rows = np.concatenate([draw_by_gradient(P, X, 2, seed) for seed in range(20)])
+    doubtful = rows[rows >= 200]
+    assert len(doubtful) > 20, "at random a third"
+    assert (X[doubtful].argmax(axis=1) > 0).sum() >= 3, "ten of the hundred are of another kind"
 
 
 def test_the_distance_of_two_gradients_is_that_of_the_outer_products():
