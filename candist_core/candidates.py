@@ -21,6 +21,8 @@ class Status(StrEnum):
     UNPARSED = "unparsed"
     REFUSED = "refused"
     FAILED = "failed"
+    UNREAD = "unread"
+    """Not asked: the teacher reads a sample of the corpus, and this text is not in it."""
 
 
 @dataclass(frozen=True, slots=True)

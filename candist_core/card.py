@@ -14,6 +14,7 @@ import yaml
 from candist_core.config import RunConfig
 from candist_core.manifest import Counts, Manifest
 from candist_core.reports import EvaluateReport, GoldReport
+from candist_core.sampling import SamplingReport
 from candist_core.teacher_config import TeacherKind
 
 COLUMN_MEANINGS = {
@@ -42,7 +43,12 @@ def dataset_card(config: RunConfig, manifest: Manifest, splits: Mapping[str, int
         columns: columns of the data.
     """
     parts = [_head(config, splits, manifest.counts), _about(config, manifest), _quality(manifest.metrics)]
-    parts += [_attention(manifest), _labels(config, manifest.metrics), _columns(columns), _making(config)]
+    parts += [
+        _attention(manifest),
+        _labels(config, manifest.metrics),
+        _columns(columns),
+        _making(config, manifest.sampling),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -150,15 +156,17 @@ def _columns(columns: Sequence[str]) -> str:
     return "## Columns\n\n" + _table(("column", "meaning"), rows)
 
 
-def _making(config: RunConfig) -> str:
+def _making(config: RunConfig, sampling: SamplingReport | None) -> str:
     named = ", ".join(escaped(f"{teacher.kind} {teacher.model_name}") for teacher in config.teachers)
     is_one = len(config.teachers) == 1
     student = escaped(config.student.model)
+    sentence = "" if sampling is None else str(sampling)
+    told = f" {escaped(sentence[:1].upper() + sentence[1:])}." if sentence else ""
     return (
         f"## How it was made\n\nThe teacher{'' if is_one else 's'} ({named}, strategy {escaped(config.task.strategy)}) "
         f"named the labels that {'it' if is_one else 'they'} held possible for each text. A student ({student}, method "
         f"{escaped(config.student.method)}) learnt from these sets and gave each text its final label (CanDist, Xia et "
-        f"al., ACL 2025, arXiv 2506.03857).\n\n"
+        f"al., ACL 2025, arXiv 2506.03857).{told}\n\n"
         f"Instruction to the teacher: {escaped(config.task.instruction)}"
     )
 

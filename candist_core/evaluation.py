@@ -9,7 +9,9 @@ from typing import Any
 
 import polars as pl
 
+from candist_core.candidates import Status
 from candist_core.gold import GoldCounts
+from candist_core.metrics import wilson
 from candist_core.reports import EvaluateReport
 from candist_core.spec import TaskSpec
 
@@ -23,6 +25,7 @@ class EvaluationCounts:
         self.spec, self.gold = spec, GoldCounts(spec.label_names)
         self._n_rows, self._n_review, self._n_answered, self._n_agreed = 0, 0, 0, 0
         self._confidence, self._n_labelled = 0.0, 0
+        self._n_unread, self._n_unread_right = 0, 0
         self._sizes, self._statuses = Counter[int](), Counter[str]()
         self._classes, self._firsts, self._unknown = Counter[str](), Counter[str](), Counter[str]()
 
@@ -41,20 +44,27 @@ class EvaluationCounts:
         self._n_answered += answered.height
         self._n_agreed += answered.select(pl.col("label").is_in(pl.col("candidates")).sum()).item()
         self._confidence += float(labels["confidence"].cast(pl.Float64).sum())
-        self._sizes.update(_counted(annotations["candidates"].list.len()))
         self._statuses.update(_counted(annotations["status"]))
+        # What the teacher did not read tells nothing of its sets.
+        asked = annotations.filter(pl.col("status") != Status.UNREAD)
+        self._sizes.update(_counted(asked["candidates"].list.len()))
         self._classes.update(_counted(labels["label"]))
-        self._firsts.update(_counted(annotations["candidates"].list.first()))
+        self._firsts.update(_counted(asked["candidates"].list.first()))
         if gold is not None:
             known = gold.drop_nulls("gold").select("doc_id", "gold")
             is_label = pl.col("gold").is_in(list(self.spec.label_names))
             self._unknown.update(_counted(known.filter(~is_label)["gold"]))
-            self.gold.add(labels, annotations, known.filter(is_label))
+            known = known.filter(is_label)
+            self.gold.add(labels, asked, known)
+            unread = annotations.filter(pl.col("status") == Status.UNREAD).select("doc_id")
+            right = labels.join(unread, on="doc_id", how="semi").join(known, on="doc_id")
+            self._n_unread += right.height
+            self._n_unread_right += right.select((pl.col("label") == pl.col("gold")).sum()).item()
 
     def report(self) -> EvaluateReport:
         """What the shards add up to; `gold` is None where no row has a label of the task as gold.
 
-        With gold, shares of the labels are over the labelled rows, shares of the teacher over the annotated rows; a
+        With gold, shares of the labels are over the labelled rows, shares of the teacher over the rows it read; a
         teacher that gave no label is wrong there and covers nothing. Lift is over the sets that are not empty.
         """
         n_filled = self._sizes.total() - self._sizes[0]
@@ -71,6 +81,7 @@ class EvaluationCounts:
             agreement=self._n_agreed / max(self._n_answered, 1),
             mean_confidence=self._confidence / max(self._n_labelled, 1),
             gold=self.gold.report(),
+            unread=wilson(self._n_unread_right, self._n_unread) if self._n_unread else None,
             unknown_gold=dict(unknown[:_MAX_UNKNOWN]),
         )
 

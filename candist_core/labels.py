@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from candist_core.candidates import rank_table
+from candist_core.candidates import Status, rank_table
 from candist_core.errors import ContractError, StudentError
 from candist_core.label_model import confidence, posterior
 from candist_core.reports import LabelModel
@@ -35,7 +35,8 @@ def final_labels(
     `source` is reviewed where a person gave the label, agreed when the final label is the first choice of both,
     teacher when it is the teacher's first against the student, else student. `reason` tells why a label wants
     review: the teacher gave no answer, or the confidence is below `min_confidence`, and why that is: the student's
-    first choice is outside the set, or another one within it, or neither is sure.
+    first choice is outside the set, or another one within it, or neither is sure. A text that the teacher did not read
+    wants review for a low confidence alone.
 
     Args:
         annotations: annotations/1, n rows.
@@ -113,10 +114,12 @@ def _with_verdict(rows: pl.DataFrame, min_confidence: float) -> pl.DataFrame:
         .otherwise(pl.lit("student")),
         reason=pl.when(pl.col("given").is_not_null())
         .then(None)
-        .when(first.is_null())
+        .when(first.is_null() & (pl.col("status") != Status.UNREAD))
         .then(pl.lit("teacher gave no answer: ") + pl.col("status"))
         .when(pl.col("confidence") >= min_confidence)
         .then(None)
+        .when(first.is_null())
+        .then(pl.lit("teacher did not read it, low confidence"))
         .when(~preferred.is_in(pl.col("candidates")))
         .then(pl.lit("student prefers a label outside the set"))
         .when(preferred != first)

@@ -24,6 +24,7 @@ from candist_core.reports import (
     Usage,
     VersionChanges,
 )
+from candist_core.sampling import SamplingReport
 from candist_core.spec import TaskSpec
 
 CONTRACT = "manifest/1"
@@ -84,6 +85,7 @@ class Manifest(Report):
     quality: QualityReport | None = None
     origin: StudentOrigin | None = Field(None, description="of the student, where runs reuse one")
     changes: VersionChanges | None = Field(None, description="rows beside those of the version before")
+    sampling: SamplingReport | None = None
 
     @property
     def folder(self) -> str:

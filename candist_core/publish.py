@@ -214,6 +214,7 @@ def _origin(config: RunConfig, reports: RunReports) -> dict[str, Any]:
         "quality": reports.quality,
         "origin": reports.origin,
         "changes": reports.changes,
+        "sampling": reports.sampling,
     }
 
 

@@ -60,11 +60,15 @@ class QualityCounts:
         if known.any():
             P = rows["belief"].drop_nulls().explode().to_numpy().reshape(-1, len(names))
             self.beliefs.add(R[known.to_numpy()], P)
-        counts = dict(labels["label"].value_counts().iter_rows())
-        self.final += np.array([counts.get(name, 0) for name in names], dtype=np.int64)
+        self.add_labels(labels)
         scores = rows["scores"].list.first().drop_nulls().drop_nans()
         self._score, self._n_scored = self._score + float(scores.cast(pl.Float64).sum()), self._n_scored + len(scores)
         self._audit(rows, reviewed)
+
+    def add_labels(self, labels: pl.DataFrame) -> None:
+        """Count final labels, under labels/1 or its column `label` alone."""
+        counts = dict(labels["label"].value_counts().iter_rows())
+        self.final += np.array([counts.get(name, 0) for name in self.spec.label_names], dtype=np.int64)
 
     def report(self, epochs: Sequence[EpochReport] = ()) -> QualityReport:
         """What the shards add up to, without findings.

@@ -7,15 +7,12 @@ Rates are shares in [0, 1], costs US dollars, times seconds.
 from collections.abc import Iterable
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from candist_core.intervals import Interval as Interval
+from candist_core.intervals import Report as Report
+from candist_core.sampling import SamplingReport as SamplingReport
 from candist_core.tables import TableRef
-
-
-class Report(BaseModel):
-    """Base of all reports: frozen, and forgiving of fields that a later version adds."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Usage(Report):
@@ -108,8 +105,11 @@ class AnnotateReport(Report):
     set_sizes: dict[int, int]
     checks: tuple[CheckResult, ...] = ()
     n_left: int = 0
-    first_labels: dict[str, int] = {}
+    first_labels: dict[str, int] = Field({}, description="texts by the first label of their set")
     frequent_sets: dict[str, int] = Field({}, description="the 20 most frequent sets and their number")
+    sample: tuple[TableRef, ...] = Field(
+        (), description="texts/1 that were asked, where these are the answers to a sample of the whole corpus"
+    )
 
 
 class VerifyReport(Report):
@@ -183,6 +183,9 @@ class DistillReport(StudentReport):
     def of_shards(self, texts: Iterable[TableRef]) -> "DistillReport":
         """The same with the tables about some shards only: what travels to their worker."""
         mine = {shard.sha256 for shard in texts}
+        if mine.isdisjoint(self.beliefs):
+            # Of a sample every table may hold some of the shards' texts.
+            return self
         own = {name: {key: table for key, table in getattr(self, name).items() if key in mine}
                for name in ("beliefs", "kept")}  # fmt: skip
         return self.model_copy(update=own)
@@ -194,19 +197,6 @@ class PredictReport(Report):
     labels: TableRef
     n_review: int
     sources: dict[str, int]
-
-
-class Interval(Report):
-    """A share with its 95 % Wilson interval over n rows."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        """Per cent with its interval."""
-        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
 
 class NamedShare(Report):
@@ -288,6 +278,9 @@ class EvaluateReport(Report):
     gold: GoldReport | None
     audit: GoldReport | None = Field(
         None, description="the same on the texts of an audit, their final labels as they were before a person's"
+    )
+    unread: Interval | None = Field(
+        None, description="final labels that are right of texts that the teacher did not read"
     )
     unknown_gold: dict[str, int] = Field({}, description="the most frequent gold values that are no label, with rows")
 
@@ -398,6 +391,7 @@ class RunReports(Report):
     quality: QualityReport | None = None
     origin: StudentOrigin | None = None
     changes: VersionChanges | None = None
+    sampling: SamplingReport | None = Field(None, description="of a run whose teacher read a sample")
 
     @property
     def usage(self) -> Usage:

@@ -220,7 +220,8 @@ def bench(
     suites: Annotated[
         list[str],
         typer.Argument(
-            metavar="SUITE...", help="labels students encoders steps noise sizes diversity strength failures quality"
+            metavar="SUITE...",
+            help="labels students encoders steps noise sizes diversity strength failures quality active kinds",
         ),
     ],
     data: Annotated[Path, typer.Option(help="Folder of corpora: NAME/labels.txt, train.jsonl, test.jsonl, replies.")],

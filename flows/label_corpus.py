@@ -20,9 +20,7 @@ from candist_core.findings import as_checks
 from candist_core.publish import Published
 from candist_core.reports import AnnotateReport, CheckResult, DistillReport, IngestReport, PredictReport, RunReports
 from candist_core.stages.ingest import find_ingested
-from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
-from flows.annotation import annotate_shards
 from flows.approval import approve_cost, person_to_ask
 from flows.distillation import check_place, train_student
 from flows.gate import Gate
@@ -30,6 +28,7 @@ from flows.incremental import reuse_student
 from flows.named import first_name, mark_start, mark_version
 from flows.progress import Watch
 from flows.runner import Cluster
+from flows.sampling import ask_teacher
 from flows.shown import show_version
 from flows.telemetry import observed
 from flows.window import Shards, run_window, told
@@ -72,22 +71,23 @@ def label_corpus(config: RunConfig) -> Published:
         ingested = _ingest(config, watch)
         checks = _pass(gate, "corpus", check_corpus(config, ingested))
         approve_cost(config)
-        annotated = annotate_shards(plan_annotation(config), ingested.texts, cluster, watch, gate)
+        asked = ask_teacher(config, ingested, cluster, watch, gate)
+        annotated = asked.annotated
         with watch.stage("check", len(annotated), "shards"):
             checks = _pass(gate, "annotations", [*checks, *check_annotations(config, as_is(annotated))])
         student, origin = reuse_student(config, ingested, annotated, cluster, watch)
-        student = student or train_student(config, ingested.texts, annotated, cluster, watch)
-        predicted = _predict(config, ingested, annotated, student, cluster, watch)
+        student = student or train_student(config, asked.texts, annotated, cluster, watch)
+        predicted = _predict(config, ingested, asked.by_shard, student, cluster, watch)
         with watch.stage("evaluate", ingested.n_examples, "rows"):
-            metrics = evaluate_labels(config, as_is(ingested), as_is(annotated), as_is(predicted), as_is(student))
+            metrics = evaluate_labels(config, as_is(ingested), as_is(asked.by_shard), as_is(predicted), as_is(student))
             quality = assess_quality(
-                config, as_is(ingested.texts), as_is(annotated), as_is(student), as_is(predicted), metrics
+                config, as_is(asked.texts), as_is(annotated), as_is(student), as_is(predicted), metrics
             )
             if metrics.gold is not None:
                 watch.say(
                     f"accuracy on gold: teacher {metrics.gold.teacher_accuracy}, final {metrics.gold.final_accuracy}"
                 )
-            checks += check_labels(config, as_is(annotated), as_is(predicted))
+            checks += check_labels(config, as_is(annotated), as_is(predicted), asked.n_unread)
             checks += as_checks(quality.findings, config.checks)
             checks += origin.checks if origin is not None and origin.is_reused else ()
             checks = _pass(gate, "labels", checks)
@@ -101,6 +101,7 @@ def label_corpus(config: RunConfig) -> Published:
                 checks=tuple(checks),
                 quality=quality,
                 origin=origin,
+                sampling=asked.report,
             )
             published = publish_version(config, as_is(reports), runtime.flow_run.id)
         show_version(config, published)
@@ -145,7 +146,7 @@ def _predict(
         return ()
 
     todo = [i for i in range(len(shards)) if i not in made]
-    with watch.stage("predict", sum(report.annotations.rows for report in annotated), already=already):
+    with watch.stage("predict", ingested.n_texts, already=already):
         # Where there are GPUs all of it goes to them: a single one outruns dozens of cores.
         run_window(
             submit,

@@ -15,6 +15,7 @@ from candist_core.manifest import Manifest
 from candist_core.publish import Published
 from candist_core.rejects import reasons_in_words
 from candist_core.reports import Finding, GoldReport, QualityReport
+from candist_core.sampling import SamplingReport
 from candist_core.stages.estimate import RunEstimate
 from candist_core.stages.status import RunStatus
 from candist_core.window import START
@@ -43,8 +44,14 @@ def manifest_rows(manifest: Manifest) -> Rows:
     ]
     if manifest.changes is not None:
         rows.insert(1, ("rows", str(manifest.changes)))
+    if manifest.sampling is not None:
+        rows += _sampling_rows(manifest.sampling)
     if metrics.gold is not None:
         rows += _gold_rows(metrics.gold)
+    if metrics.unread is not None:
+        rows.append(
+            ("", f"final {metrics.unread} where the teacher did not read the text ({metrics.unread.n:,} texts)")
+        )
     if metrics.audit is not None:
         rows.append(("audit", _audit_words(metrics.audit)))
     if manifest.quality is not None:
@@ -68,6 +75,17 @@ def manifest_rows(manifest: Manifest) -> Rows:
     if manifest.origin is not None:
         whose = f"of version {manifest.origin.number}" if manifest.origin.is_reused else "distilled"
         rows.append(("", f"{whose}: {manifest.origin.reason}"))
+    return rows
+
+
+def _sampling_rows(sampling: SamplingReport) -> Rows:
+    """Who read what, what the last point of the curve says, and what more would bring."""
+    rows = [("sample", str(sampling))]
+    if sampling.curve:
+        of = "labels of the audit" if sampling.is_audited else "first labels of the teacher"
+        rows.append(("", f"students agree out of fold with {sampling.curve[-1].agreement} of the {of}"))
+    if sampling.forecast is not None:
+        rows.append(("", str(sampling.forecast)))
     return rows
 
 
@@ -147,7 +165,9 @@ def print_estimate(console: Console, config: RunConfig, expected: RunEstimate) -
     rows = [
         (
             "texts",
-            f"{expected.n_rows:,} rows, {expected.n_texts:,} distinct texts, {expected.ingested.n_rejects:,} rejected"
+            f"{expected.n_rows:,} rows, {expected.n_texts:,} distinct texts"
+            + (f", of which the teacher reads {expected.n_read:,}" if expected.n_read < expected.n_texts else "")
+            + f", {expected.ingested.n_rejects:,} rejected"
             + _why(expected.ingested.reject_reasons),
         ),
         ("calls", f"{calls.n_calls:,} to make, {expected.n_kept:,} replies kept from earlier"),

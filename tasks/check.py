@@ -24,7 +24,7 @@ def check_annotations(config: RunConfig, annotated: Sequence[AnnotateReport]) ->
 
 @task(name="check-labels", task_run_name="check labels of {config.name}", **STAGE)
 def check_labels(
-    config: RunConfig, annotated: Sequence[AnnotateReport], predicted: Sequence[PredictReport]
+    config: RunConfig, annotated: Sequence[AnnotateReport], predicted: Sequence[PredictReport], n_unread: int = 0
 ) -> tuple[CheckResult, ...]:
     """Check the final labels."""
-    return stage.check_labels(config, annotated, predicted)
+    return stage.check_labels(config, annotated, predicted, n_unread)

@@ -26,7 +26,6 @@ from candist_core.pace import whole
 from candist_core.ports import OnProgress, Progress, ShareOf, Teacher, ignore_progress
 from candist_core.reports import AnnotateReport, CheckResult, Usage
 from candist_core.stages.plan import Plan, Role, combined_name
-from candist_core.stages.quarantine import keep_quarantine
 from candist_core.stages.teachers import ApiKeys, open_reply_log, open_teacher
 from candist_core.tables import ANNOTATIONS, QUARANTINE, REJECTS, TableRef
 from candist_core.teacher_config import Combine
@@ -76,7 +75,7 @@ def annotate_shard(
     is_dropped = result.n_left and not share()
     nothing = pl.DataFrame(schema=QUARANTINE.columns)
     kept = _Checked(result.annotations, result.rejects, nothing) if is_dropped else _checked(result, frame.height, plan)
-    keep_quarantine(store, plan, texts, kept.quarantine)
+    _keep_quarantine(store, plan, texts, kept.quarantine)
     frame = kept.annotations
     report = AnnotateReport(
         annotations=store.write_table(f"annotations/{key}.parquet", frame, ANNOTATIONS),
@@ -93,6 +92,20 @@ def annotate_shard(
     if not result.n_left and "transient" not in set(result.rejects["reason"]):
         store.mark_done("annotate", key, report)
     return report
+
+
+def quarantine_path(plan: Plan, texts: TableRef) -> str:
+    """Where the rows at fault of one shard stand."""
+    return f"quarantine/{plan.key(texts)}.parquet"
+
+
+def _keep_quarantine(store: Store, plan: Plan, texts: TableRef, rows: pl.DataFrame) -> None:
+    """Write the rows at fault of one shard, or note that there are none any more."""
+    path = quarantine_path(plan, texts)
+    if rows.height:
+        store.write_table(path, rows, QUARANTINE)
+    else:
+        store.delete([path])
 
 
 def derive(plan: Plan, texts: TableRef, part: str, teacher_of: Callable[[Role], Teacher]) -> pl.DataFrame:

@@ -47,13 +47,20 @@ def check_annotations(config: RunConfig, annotated: Sequence[AnnotateReport]) ->
 
 
 def check_labels(
-    config: RunConfig, annotated: Sequence[AnnotateReport], predicted: Sequence[PredictReport]
+    config: RunConfig, annotated: Sequence[AnnotateReport], predicted: Sequence[PredictReport], n_unread: int = 0
 ) -> tuple[CheckResult, ...]:
-    """Check the final labels of all shards, one shard in memory at a time."""
+    """Check the final labels of all shards, one shard in memory at a time.
+
+    Args:
+        config: the run.
+        annotated: the teacher's answers.
+        predicted: by shard of the corpus.
+        n_unread: distinct texts that the teacher was not asked about; they have a label too.
+    """
     store, counts = open_store(config.store), LabelCounts(config)
     for report in predicted:
         counts.add(store.read_table(report.labels))
-    n_expected = sum(report.annotations.rows for report in annotated)
+    n_expected = n_unread + sum(report.annotations.rows for report in annotated)
     own = check_own_labels(config, (store.read_table(report.labels) for report in predicted))
     return (*check_counted(counts, n_expected, expected_balance(config, of_teacher=False)), *own)
 

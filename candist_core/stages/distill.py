@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -29,8 +29,8 @@ from candist_core.version import __version__
 
 logger = logging.getLogger(__name__)
 
-# What heads learn by: the teacher's first labels, or its sets without their order.
-_RECIPES = {True: "sa_ce", False: "ca_ml_flat"}
+RECIPES = {True: "sa_ce", False: "ca_ml_flat"}
+"""What heads learn by: the teacher's first labels where their order is trusted, else its sets without it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,14 +48,14 @@ def student_key(config: RunConfig, texts: Sequence[TableRef], annotated: Sequenc
     """The key of a student: what it learns from and how, not where it is trained."""
     settings = config.student.model_dump(mode="json", exclude={"device", "processes"})
     tables = [[shard.sha256, report.annotations.sha256] for shard, report in zip(texts, annotated, strict=True)]
-    audit = sorted((text, verdict.label, verdict.is_random) for text, verdict in _read_audit(config).items())
+    audit = sorted((text, verdict.label, verdict.is_random) for text, verdict in verdicts_of_audit(config).items())
     return fingerprint([settings, tables, audit, config.task.label_names, config.seed, __version__])
 
 
 def settings_key(config: RunConfig) -> str:
     """The key of all that a student learns by but the texts: one that is reused has to have the same."""
-    settings = config.student.model_dump(mode="json", exclude={"device"})
-    audit = sorted((text, verdict.label, verdict.is_random) for text, verdict in _read_audit(config).items())
+    settings = config.student.model_dump(mode="json", exclude={"device", "processes"})
+    audit = sorted((text, verdict.label, verdict.is_random) for text, verdict in verdicts_of_audit(config).items())
     teachers = [[one.kind, one.model_name, one.samples, one.reasoning, one.logprobs] for one in config.teachers]
     return fingerprint([settings, audit, config.task.fingerprint, teachers, config.combine, config.seed, __version__])
 
@@ -83,9 +83,10 @@ def distill_student(
         StudentError: no such weights or device, nothing to learn from, a loss that is no number.
         ConfigError: an audit that cannot be read, or none of whose texts stands in the corpus.
     """
-    from candist_core.student.distill import distill
+    from candist_core.student.distill import Distilled, distill
     from candist_core.student.frozen import distill_frozen
     from candist_core.student.parallel import distill_in_parallel
+    from candist_core.student.static import distill_static
 
     if done := find_student(config, texts, annotated):
         return done
@@ -94,13 +95,16 @@ def distill_student(
     names, kept = config.task.label_names, spool_dir(store, config.store) / "students" / key
     with tempfile.TemporaryDirectory(prefix="candist-student-") as scratch:
         settings = config.student.model_copy(update={"model": fetch_student(config, Path(scratch))})
-        X = _embed(config, lesson, settings.model)
+        X = embed_texts(config, lesson.rows["text"].to_list(), settings.model)
         belief, model = _believe(config, lesson, X, on_progress)
         folder = Path(scratch) / "student"
         learn = distill if settings.processes == 1 else distill_in_parallel
-        is_frozen = settings.kind is StudentKind.FROZEN
-        train = partial(distill_frozen, embed=lambda texts: X) if is_frozen else partial(learn, scratch=kept)
-        result = train(
+        trainers: dict[StudentKind, Callable[..., Distilled]] = {
+            StudentKind.ENCODER: partial(learn, scratch=kept),
+            StudentKind.FROZEN: partial(distill_frozen, embed=lambda texts: X),
+            StudentKind.STATIC: distill_static,
+        }
+        result = trainers[settings.kind](
             lesson.rows["text"].to_list(),
             lesson.S,
             lesson.R,
@@ -140,7 +144,7 @@ def read_lesson(
 
     A set beyond `max_candidates` says little more than "unsure"; uniform targets over it would teach noise.
     """
-    size, audit, reviewed, shards = pl.col("candidates").list.len(), _read_audit(config), [], []
+    size, audit, reviewed, shards = pl.col("candidates").list.len(), verdicts_of_audit(config), [], []
     for i, (shard, report) in enumerate(zip(texts, annotated, strict=True)):
         shown = store.read_table(shard)
         answers = store.read_table(report.annotations, columns=["doc_id", "candidates"])
@@ -166,7 +170,7 @@ def read_lesson(
 
 def reviewed_texts(store: Store, config: RunConfig, texts: Sequence[TableRef]) -> pl.DataFrame | None:
     """The texts of a corpus that a person has labelled, under reviewed/1; None without an audit."""
-    audit = _read_audit(config)
+    audit = verdicts_of_audit(config)
     return pl.concat([_verdicts_of(store.read_table(shard), audit) for shard in texts]) if audit else None
 
 
@@ -186,18 +190,25 @@ def fetch_student(config: RunConfig, scratch: Path) -> str:
     return str(fetch_folder(where, scratch / "base"))
 
 
-def _read_audit(config: RunConfig) -> Mapping[str, Verdict]:
+def verdicts_of_audit(config: RunConfig) -> Mapping[str, Verdict]:
+    """The labels that a person gave, by text; empty without an audit."""
     return read_audit(config.audit, config.source, config.task.label_names)
 
 
-def _embed(config: RunConfig, lesson: Lesson, base: str) -> NDArray[np.float32]:
-    """X, (n, d): the texts in the eyes of the encoder before it learns anything."""
+def embed_texts(config: RunConfig, texts: Sequence[str], base: str | None = None) -> NDArray[np.float32]:
+    """X, (n, d): texts in the eyes of the encoder before it learns anything.
+
+    Args:
+        config: names the encoder.
+        texts: n texts.
+        base: the folder that it was brought to, if it was.
+    """
     from candist_core.student.device import choose_device
     from candist_core.student.encode import SentenceEmbedder, threads
 
-    embed = SentenceEmbedder(base, choose_device(config.student.device), config.student.max_tokens)
-    with threads(os.cpu_count()):
-        return embed(lesson.rows["text"].to_list())
+    with tempfile.TemporaryDirectory(prefix="candist-student-") as scratch, threads(os.cpu_count()):
+        weights = base or fetch_student(config, Path(scratch))
+        return SentenceEmbedder(weights, choose_device(config.student.device), config.student.max_tokens)(texts)
 
 
 def _believe(
@@ -213,7 +224,7 @@ def _believe(
     )
     beliefs: dict[bool, NDArray[np.float32]] = {}
     for order in orders:
-        recipe = find_recipe(_RECIPES[order])
+        recipe = find_recipe(RECIPES[order])
         heads = cross_fit(X, lesson.S, lesson.R, recipe, config.seed, config.student.folds, on_progress=on_progress)
         beliefs[order] = heads.believe(X, heads.folds)
     model = fit_label_model(lesson.R, beliefs, lesson.audited)

@@ -12,7 +12,9 @@ from candist_core.ports import Reply, Request
 from candist_core.reports import IngestReport
 from candist_core.stages.ingest import ingest_corpus
 from candist_core.stages.plan import Plan, Role, plan_annotation
+from candist_core.stages.sample import find_asked, is_sampled
 from candist_core.stages.teachers import open_reply_log
+from candist_core.tables import TableRef
 from candist_core.teacher_config import Combine, TeacherKind, TeacherMode
 from candist_core.window import START
 
@@ -24,10 +26,14 @@ _UNSURE_SHARE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class RunEstimate:
-    """What a run would take. `n_texts` distinct texts; `n_kept` requests need no call; `calls` is about the rest."""
+    """What a run would take.
+
+    Of `n_texts` distinct texts the teacher reads `n_read`; `n_kept` requests need no call; `calls` is about the rest.
+    """
 
     n_rows: int
     n_texts: int
+    n_read: int
     n_kept: int
     calls: Estimate
     is_paid: bool
@@ -45,20 +51,38 @@ def estimate_run(config: RunConfig) -> RunEstimate:
     Later teachers of a cascade are taken to read 30 % of the texts that the one before read.
     """
     ingested, plan = ingest_corpus(config), plan_annotation(config)
-    total, n_kept = _foresee(plan, ingested, lambda texts: texts)
+    n_read = config.sampling.teacher_rows or 0 if is_sampled(config, ingested) else ingested.n_texts
+    asked = find_asked(config, ingested, plan)
+    # Rounds end early or late: of a sample that is not drawn whole the rest is foreseen by what is.
+    is_whole = bool(asked.rounds) and not asked.rounds[-1].texts
+    drawn = asked.texts or ingested.texts[: max(1, n_read // max(1, config.source.shard_rows))]
+    n_drawn = sum(table.rows for table in drawn)
+    n_read = n_drawn if is_whole else n_read
+    scope = _Scope(drawn, n_drawn, n_read / max(1, n_drawn))
+    total, n_kept = _foresee(plan, scope, lambda texts: texts)
     if plan.again is not None:
-        more, n_kept_again = _foresee(plan.again.plan, ingested, plan.again.of)
+        more, n_kept_again = _foresee(plan.again.plan, scope, plan.again.of)
         total, n_kept = total + more, n_kept + n_kept_again
     is_paid = any(role.teacher.kind is TeacherKind.OPENAI for role in plan.roles)
-    return RunEstimate(ingested.n_rows, ingested.n_texts, n_kept, total, is_paid, ingested)
+    return RunEstimate(ingested.n_rows, ingested.n_texts, n_read, n_kept, total, is_paid, ingested)
 
 
-def _foresee(plan: Plan, ingested: IngestReport, rows_of: RowsOf) -> tuple[Estimate, int]:
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """Tables of texts to look at, their rows, and how many times as many the teacher reads in all."""
+
+    texts: tuple[TableRef, ...]
+    n_texts: int
+    times: float
+
+
+def _foresee(plan: Plan, scope: _Scope, rows_of: RowsOf) -> tuple[Estimate, int]:
     """What a plan's teachers would be asked about such rows of each shard, and how many replies are kept."""
     total, n_kept, part = Estimate(0, 0, 0, 0.0, 0.0, True), 0, 1.0
     for role in plan.roles:
-        seen = _look(plan, role, ingested, rows_of)
-        total += _estimate_of(plan.config, role, seen, max(0, int(part * seen.n_requests) - seen.n_kept))
+        seen = _look(plan, role, scope, rows_of)
+        n_requests = int(round(part * scope.times * seen.n_requests, 6))
+        total += _estimate_of(plan.config, role, seen, max(0, n_requests - seen.n_kept))
         n_kept += seen.n_kept
         part *= _UNSURE_SHARE if plan.config.combine is Combine.CASCADE else 1.0
     return total, n_kept
@@ -74,14 +98,14 @@ class _Seen:
     answered: list[tuple[Request, Reply]] = field(default_factory=list)
 
 
-def _look(plan: Plan, role: Role, ingested: IngestReport, rows_of: RowsOf) -> _Seen:
+def _look(plan: Plan, role: Role, scope: _Scope, rows_of: RowsOf) -> _Seen:
     store, seen = open_store(plan.config.store), _Seen()
     log = open_reply_log(plan, role, store, "estimate")
-    for shard in ingested.texts:
+    for shard in scope.texts:
         asked = [request for _, own in plan.requests(role, rows_of(plan.texts(store, shard))) for request in own]
         kept = log.lookup(request.key for request in asked)
         # A share of every shard, so that a corpus sorted by length is met in full.
-        every = max(1, len(asked) * ingested.n_texts // (_SAMPLE_ROWS * max(1, shard.rows)))
+        every = max(1, len(asked) * scope.n_texts // (_SAMPLE_ROWS * max(1, shard.rows)))
         seen.sample += asked[::every]
         seen.answered += [(request, kept[request.key]) for request in asked[::every] if request.key in kept]
         seen.n_requests += len(asked)

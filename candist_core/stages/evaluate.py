@@ -20,7 +20,8 @@ from candist_core.reports import (
     PredictReport,
     QualityReport,
 )
-from candist_core.tables import TableRef
+from candist_core.stages.asked import answers_about
+from candist_core.tables import LABELS, TableRef, empty
 
 _COPY = {"same_as": pl.String, "doc_id": pl.String, "gold": pl.String}
 
@@ -45,7 +46,7 @@ def evaluate_labels(
     rows = _Rows(store, ingested)
     for shard, answers, finals in zip(ingested.texts, annotated, predicted, strict=True):
         each = rows.of(shard)
-        labels, annotations = store.read_table(finals.labels), store.read_table(answers.annotations)
+        labels, annotations = store.read_table(finals.labels), answers_about(store, shard, answers)
         gold = each.select("doc_id", "gold").drop_nulls() if ingested.n_gold else None
         counts.add(_spread(labels, each), _spread(annotations, each), gold)
     audit = _evaluate_audit(store, config, ingested, annotated, student) if student else None
@@ -64,18 +65,22 @@ def assess_quality(
 
     Args:
         config: the run.
-        texts: its shards.
-        annotated: by shard.
-        student: of the run.
-        predicted: by shard.
+        texts: what the teacher was asked, table by table.
+        annotated: its answers, in the same order.
+        student: with beliefs about these texts.
+        predicted: by shard of the corpus; of a sample only the labels of texts with an answer count, beside which the
+            answers can be held.
         metrics: from `evaluate_labels`, for findings that only people's labels show; the measures read none of it.
     """
     store, counts = open_store(config.store), QualityCounts(config.task)
-    reviewed = dict(_drawn_at_random(store, student).iter_rows())
-    for shard, answers, finals in zip(texts, annotated, predicted, strict=True):
+    reviewed, nothing = dict(_drawn_at_random(store, student).iter_rows()), empty(LABELS).select("label")
+    for shard, answers in zip(texts, annotated, strict=True):
         annotations = store.read_table(answers.annotations, columns=["doc_id", "candidates", "scores"])
-        labels = store.read_table(finals.labels, columns=["label"])
-        counts.add(annotations, store.read_table(student.beliefs[shard.sha256]), labels, reviewed)
+        counts.add(annotations, store.read_table(student.beliefs[shard.sha256]), nothing, reviewed)
+    is_sample = sum(shard.rows for shard in texts) < sum(finals.labels.rows for finals in predicted)
+    for finals in predicted:
+        labels = store.read_table(finals.labels, columns=["label", "teacher_label"])
+        counts.add_labels(labels.filter(pl.col("teacher_label").is_not_null()) if is_sample else labels)
     quality = counts.report(student.epochs)
     return quality.model_copy(update={"findings": find_all(quality, student.epochs, metrics)})
 
@@ -126,8 +131,13 @@ def _evaluate_audit(
     if reviewed.is_empty():
         return None
     counts = EvaluationCounts(config.task)
-    for shard, answers in zip(ingested.texts, annotated, strict=True):
-        known = store.read_table(student.beliefs[shard.sha256]).join(reviewed, on="doc_id", how="semi")
+    if annotated and annotated[0].sample:
+        pairs = [(table, annotated[0]) for table in student.beliefs.values()]
+    else:
+        shards = zip(ingested.texts, annotated, strict=True)
+        pairs = [(student.beliefs[shard.sha256], answers) for shard, answers in shards]
+    for beliefs, answers in pairs:
+        known = store.read_table(beliefs).join(reviewed, on="doc_id", how="semi")
         annotations = known.join(store.read_table(answers.annotations), on="doc_id", maintain_order="left")
         if known.height:
             P = np.array(known["belief"].to_list(), dtype=np.float32)

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from candist_core.labels import final_labels
 from candist_core.ports import OnProgress, Progress, ignore_progress
 from candist_core.reports import AnnotateReport, DistillReport, PredictReport
 from candist_core.spec import fingerprint
+from candist_core.stages.asked import answers_about, beliefs_about
 from candist_core.tables import LABELS, TableRef
 from candist_core.version import __version__
 
@@ -44,14 +46,14 @@ def predict_shard(
     """Give every text of a shard one label and a confidence; texts set aside by a check are left out.
 
     A text that the student learned from is judged by what others believe, who never saw its answer; the student
-    itself is asked about the rest.
+    itself is asked about the rest. Where the teacher read a sample, `annotated` are the answers to all of it.
     """
     if done := find_labels(config, texts, annotated, student):
         return done
     store, key = open_store(config.store), _key(texts, annotated, student)
-    annotations = store.read_table(annotated.annotations)
+    annotations = answers_about(store, texts, annotated)
     rows = annotations.select("doc_id").join(store.read_table(texts), on="doc_id", maintain_order="left")
-    rows = rows.join(store.read_table(student.beliefs[texts.sha256]), on="doc_id", how="left", maintain_order="left")
+    rows = rows.join(beliefs_about(store, student, texts), on="doc_id", how="left", maintain_order="left")
     part = Path(texts.uri).stem
     belief = _belief(config, student, rows, part, on_progress)
     on_progress(Progress("predict", part, rows.height, rows.height))
@@ -90,10 +92,19 @@ def _belief(
 
 def load_student(config: RunConfig, student: DistillReport) -> "FrozenStudent | Student":
     """The student, brought from the store and ready to predict."""
+    folder = Location(uri=f"{config.store.uri}/{student.folder}", **config.store.model_dump(include=ACCESS))
+    return _load_student(folder, student.key, config.student.kind, config.student.device)
+
+
+# Loading takes as long as labelling thousands of texts: once for all shards that a worker labels.
+@lru_cache(maxsize=1)
+def _load_student(folder: Location, key: str, kind: StudentKind, device: str) -> "Student | FrozenStudent":
     from candist_core.student.frozen import FrozenStudent
     from candist_core.student.predict import Student
+    from candist_core.student.static import load_static
 
-    folder = Location(uri=f"{config.store.uri}/{student.folder}", **config.store.model_dump(include=ACCESS))
-    kind = FrozenStudent if config.student.kind is StudentKind.FROZEN else Student
     with tempfile.TemporaryDirectory(prefix="candist-student-") as scratch:
-        return kind.load(fetch_folder(folder, Path(scratch)), config.student.device)
+        here = fetch_folder(folder, Path(scratch))
+        if kind is StudentKind.STATIC:
+            return load_static(here, device)
+        return (FrozenStudent if kind is StudentKind.FROZEN else Student).load(here, device)

@@ -17,8 +17,10 @@ from candist_core.config import RunConfig
 from candist_core.edges.store import Store, open_store
 from candist_core.errors import ConfigError, SourceError
 from candist_core.parquet import decode_table
+from candist_core.stages.annotate import quarantine_path
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import Plan, Role, dropped_folder, plan_annotation
+from candist_core.stages.sample import find_asked
 from candist_core.stages.teachers import open_reply_log
 from candist_core.tables import DROPPED, QUARANTINE, TableRef, empty
 from candist_core.teacher_config import TeacherKind
@@ -97,27 +99,13 @@ def drop_rows(config: RunConfig, rows: pl.DataFrame) -> int:
     return entries.height
 
 
-def quarantine_path(plan: Plan, texts: TableRef) -> str:
-    """Where the rows at fault of one shard stand."""
-    return f"quarantine/{plan.key(texts)}.parquet"
-
-
-def keep_quarantine(store: Store, plan: Plan, texts: TableRef, rows: pl.DataFrame) -> None:
-    """Write the rows at fault of one shard, or note that there are none any more."""
-    path = quarantine_path(plan, texts)
-    if rows.height:
-        store.write_table(path, rows, QUARANTINE)
-    else:
-        store.delete([path])
-
-
 def _shards(config: RunConfig, plan: Plan, store: Store) -> Iterator[tuple[TableRef, pl.DataFrame]]:
     """Each shard that has rows at fault, with them."""
     if (ingested := find_ingested(config)) is None:
         found, wanted = "no run over its files as they are now", "a run that has begun"
         raise SourceError(f"corpus {config.source.uri}", found, wanted, "run it first")
     there = set(store.list_paths("quarantine"))
-    for shard in ingested.texts if there else ():
+    for shard in find_asked(config, ingested, plan).texts if there else ():
         if (path := quarantine_path(plan, shard)) in there:
             yield shard, decode_table(store.read_bytes(path), QUARANTINE.name)
 

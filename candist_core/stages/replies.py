@@ -12,6 +12,7 @@ from candist_core.errors import SourceError, StoreError, TeacherError
 from candist_core.ports import Reply, Request
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
+from candist_core.stages.sample import find_asked
 from candist_core.stages.teachers import open_reply_log
 
 
@@ -44,7 +45,7 @@ def _lines(config: RunConfig) -> Iterator[str]:
     plan, store, n_lines = plan_annotation(config), open_store(config.store), 0
     role = plan.roles[0]
     log = open_reply_log(plan, role, store, "export")
-    for shard in ingested.texts:
+    for shard in find_asked(config, ingested, plan).texts:
         asked = [request for _, own in plan.requests(role, plan.texts(store, shard)) for request in own]
         kept = log.lookup(request.key for request in asked)
         for request in asked:

@@ -13,7 +13,6 @@ from candist_core.findings import as_checks
 from candist_core.manifest import Manifest
 from candist_core.publish import draft_manifest
 from candist_core.reports import RunReports
-from candist_core.stages.annotate import find_annotations
 from candist_core.stages.check import check_annotations, check_corpus, check_labels
 from candist_core.stages.distill import find_student
 from candist_core.stages.evaluate import assess_quality, evaluate_labels
@@ -22,6 +21,7 @@ from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
 from candist_core.stages.publish import open_publish_store
+from candist_core.stages.sample import find_asked
 from candist_core.stages.stopped import find_stopped
 from candist_core.stages.versions import find_version, scan_version
 from candist_core.version import __version__
@@ -111,22 +111,23 @@ def reports_of_run(config: RunConfig) -> RunReports:
     ingested = find_ingested(config)
     if ingested is None:
         raise _unfinished(config, "no ingested corpus")
-    plan, n = plan_annotation(config), len(ingested.texts)
-    annotated = [done for shard in ingested.texts if (done := find_annotations(plan, shard))]
-    if len(annotated) < n:
-        raise _unfinished(config, f"{len(annotated)} of {n} shards annotated")
-    reused = find_reused(config, ingested.texts, annotated)
-    student, origin = reused or (find_student(config, ingested.texts, annotated), None)
+    n, found = len(ingested.texts), find_asked(config, ingested, plan_annotation(config))
+    asked = found.whole(config, ingested)
+    if asked is None:
+        raise _unfinished(config, f"{len(found.annotated)} of {len(found.texts)} shards annotated")
+    annotated = asked.annotated
+    reused = find_reused(config, asked.texts, annotated)
+    student, origin = reused or (find_student(config, asked.texts, annotated), None)
     if student is None:
         raise _unfinished(config, "no student")
-    pairs = zip(ingested.texts, annotated, strict=True)
+    pairs = zip(ingested.texts, asked.by_shard, strict=True)
     predicted = [labelled for pair in pairs if (labelled := find_labels(config, *pair, student))]
     if len(predicted) < n:
         raise _unfinished(config, f"{len(predicted)} of {n} shards labelled")
-    metrics = evaluate_labels(config, ingested, annotated, predicted, student)
-    quality = assess_quality(config, ingested.texts, annotated, student, predicted, metrics)
+    metrics = evaluate_labels(config, ingested, asked.by_shard, predicted, student)
+    quality = assess_quality(config, asked.texts, annotated, student, predicted, metrics)
     checks = [*check_corpus(config, ingested), *check_annotations(config, annotated)]
-    checks += check_labels(config, annotated, predicted)
+    checks += check_labels(config, annotated, predicted, asked.n_unread)
     checks += as_checks(quality.findings, config.checks)
     checks += origin.checks if origin is not None else ()
     return RunReports(
@@ -138,6 +139,7 @@ def reports_of_run(config: RunConfig) -> RunReports:
         checks=tuple(checks),
         quality=quality,
         origin=origin,
+        sampling=asked.report,
     )
 
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from candist_core.config import RunConfig
 from candist_core.reports import AnnotateReport, DistillReport, Usage
-from candist_core.stages.annotate import find_annotations
 from candist_core.stages.distill import find_student
 from candist_core.stages.incremental import find_reused
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import find_labels
 from candist_core.stages.publish import open_publish_store
+from candist_core.stages.sample import find_asked
 from candist_core.tables import TableRef
 from candist_core.versions import list_versions
 
@@ -48,16 +48,16 @@ def status_of_run(config: RunConfig) -> RunStatus:
             StageStatus(name, 0, 0, "shards") for name in ("ingest", "annotate", "check", "distill", "predict")
         )
         return RunStatus(stages, Usage(), versions)
-    n, plan = len(ingested.texts), plan_annotation(config)
-    annotated = [done for shard in ingested.texts if (done := find_annotations(plan, shard))]
-    student = _find_student(config, ingested.texts, annotated) if len(annotated) == n else None
-    pairs = zip(ingested.texts, annotated, strict=True) if student else ()
+    n, found = len(ingested.texts), find_asked(config, ingested, plan_annotation(config))
+    annotated, asked = found.annotated, found.whole(config, ingested)
+    student = _find_student(config, asked.texts, asked.annotated) if asked else None
+    pairs = zip(ingested.texts, asked.by_shard, strict=True) if student and asked else ()
     n_predicted = sum(find_labels(config, *pair, student) is not None for pair in pairs if student)
     checks = {check.name for report in annotated for check in report.checks}
     failed = {check.name for report in annotated for check in report.checks if not check.passed}
     stages = (
         StageStatus("ingest", ingested.n_rows, ingested.n_rows, "rows"),
-        StageStatus("annotate", len(annotated), n, "shards"),
+        StageStatus("annotate", len(annotated), len(found.texts), "shards"),
         StageStatus("check", len(checks) - len(failed), len(checks), "checks passed"),
         StageStatus("distill", int(student is not None), 1, "students"),
         StageStatus("predict", n_predicted, n, "shards"),
@@ -66,11 +66,11 @@ def status_of_run(config: RunConfig) -> RunStatus:
 
 
 def _find_student(
-    config: RunConfig, texts: Sequence[TableRef], annotated: list[AnnotateReport]
+    config: RunConfig, texts: Sequence[TableRef], annotated: Sequence[AnnotateReport]
 ) -> DistillReport | None:
     reused = find_reused(config, texts, annotated)
     return reused[0] if reused else find_student(config, texts, annotated)
 
 
-def _usage(annotated: list[AnnotateReport]) -> Usage:
+def _usage(annotated: Sequence[AnnotateReport]) -> Usage:
     return sum((report.usage for report in annotated), Usage())

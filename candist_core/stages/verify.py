@@ -12,6 +12,7 @@ from candist_core.reports import VerifyReport
 from candist_core.stages.annotate import derive, find_annotations
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import Plan, Role, plan_annotation
+from candist_core.stages.sample import find_asked
 from candist_core.tables import TableRef
 
 _MAX_NAMED = 20
@@ -55,14 +56,15 @@ def verify_annotations(config: RunConfig) -> VerifyReport:
         raise SourceError(f"corpus {config.source.uri}", found, wanted, "run it first")
     plan, n_shards, n_rows = plan_annotation(config), 0, 0
     differing: list[str] = []
-    for shard in ingested.texts:
+    shards = find_asked(config, ingested, plan).texts
+    for shard in shards:
         if (report := find_annotations(plan, shard)) is not None:
             n_shards += 1
             n_rows += report.annotations.rows
             differing += _differing(plan, shard, report.annotations)
     return VerifyReport(
         n_shards=n_shards,
-        n_shards_left=len(ingested.texts) - n_shards,
+        n_shards_left=len(shards) - n_shards,
         n_rows=n_rows,
         n_differing=len(differing),
         differing=tuple(differing[:_MAX_NAMED]),

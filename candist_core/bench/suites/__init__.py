@@ -6,6 +6,7 @@ from candist_core.bench.runs import Bench
 from candist_core.bench.suites.failures import failures
 from candist_core.bench.suites.labels import labels
 from candist_core.bench.suites.quality import quality
+from candist_core.bench.suites.sampling import active, kinds
 from candist_core.bench.suites.sets import diversity, sizes
 from candist_core.bench.suites.students import encoders, steps, students
 from candist_core.bench.suites.teachers import noise, strength
@@ -22,5 +23,7 @@ SUITES: Mapping[str, Callable[[Bench], Iterator[Figures]]] = {
     "strength": strength,
     "failures": failures,
     "quality": quality,
+    "active": active,
+    "kinds": kinds,
 }
 """Every experiment by its name."""

@@ -57,6 +57,10 @@ def measures(manifest: Manifest, tally: Tally) -> list[Fact]:
             facts.append(Fact("Training fit", percent(quality.training_fit), "sets that hold the student's choice"))
         if quality.vote_agreement is not None:
             facts.append(Fact("Agreement of votes", f"{quality.vote_agreement:.2f}", "mean share of the first label"))
+    if metrics.unread is not None:
+        facts.append(
+            Fact("Right of texts that the teacher did not read", _interval(metrics.unread), _over(metrics.unread))
+        )
     deciders = tally.sources.sort("n", descending=True).iter_rows()
     return [
         *facts,
@@ -82,6 +86,10 @@ def cost_facts(manifest: Manifest) -> list[Fact]:
     ]
     if usage.n_unpriced:
         facts.append(Fact("Replies without a known price", count(usage.n_unpriced), "not in the sums"))
+    if manifest.sampling is not None:
+        facts.append(Fact("Texts that the teacher read", str(manifest.sampling), manifest.sampling.stopped))
+        if manifest.sampling.forecast is not None:
+            facts.append(Fact("If it read more", str(manifest.sampling.forecast), "by the learning curve"))
     cap = _setting(manifest, "budget", "max_usd")
     facts.append(Fact("Cap of the run", "none" if cap is None else dollars(float(cap))))
     passes = f"{len(student.epochs)} passes over {count(student.n_train)} texts"

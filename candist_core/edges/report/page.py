@@ -8,6 +8,7 @@ import polars as pl
 from candist_core.doubtful import MAX_CHARS, MAX_SHOWN, Doubtful
 from candist_core.edges.report.facts import cost_facts, lineage_facts, measures
 from candist_core.edges.report.frame import render_page
+from candist_core.edges.report.learning import learning_plots
 from candist_core.edges.report.plots import all_plots
 from candist_core.labels import MIN_CONFIDENCE
 from candist_core.manifest import Manifest
@@ -25,6 +26,7 @@ _REASONS = {
     "that the teacher did not name.",
     "low confidence": "Teacher and student agree, but neither is sure.",
     "teacher gave no answer": "The label is the student's alone.",
+    "teacher did not read it": "The label is the student's alone: the teacher read a sample of the corpus.",
 }
 
 
@@ -65,7 +67,10 @@ class Page:
             failed=failed_checks(manifest),
             gold=measured(manifest),
             measures=measures(manifest, tally),
-            plots=all_plots(tally, self._spec.label_names, manifest.metrics.audit),
+            plots=[
+                *all_plots(tally, self._spec.label_names, manifest.metrics.audit),
+                *learning_plots(manifest.sampling),
+            ],
             classes=_class_rows(tally, self._spec),
             n_classes=len(self._spec.labels),
             reasons=[(reason, n, _explained(reason)) for reason, n in _by_count(tally.reasons)],
