@@ -266,8 +266,8 @@ class RunConfig(Settings):
     def _no_sample_is_gone_on_from(self) -> Self:
         if self.incremental.reuse_student and self.sampling.teacher_rows is not None:
             raise ValueError(
-                "found incremental.reuse_student with sampling.teacher_rows, wanted one of them, since drift is told by "
-                "answers to every new text; leave sampling.teacher_rows empty"
+                "found incremental.reuse_student with sampling.teacher_rows, wanted one of them, since drift is told "
+                "by answers to every new text; leave sampling.teacher_rows empty"
             )
         return self
 
