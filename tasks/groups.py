@@ -90,7 +90,7 @@ def run_group(
         if not is_wanted():
             break
         name = Path(shards[i].uri).stem
-        with logged_about(stage=stage, shard=name):
+        with logged_about(**_run_and_task(), stage=stage, shard=name):
             begun = time.monotonic()
             outcomes.append(_persistently(name, lambda i=i: work(i), is_wanted))  # type: ignore[misc]
             if not isinstance(outcomes[-1], TransientError):
@@ -105,6 +105,13 @@ def run_group(
         what = f"{len(failed)} of {len(shards)} shards failed"
         raise ShardsError(what, f"shard {Path(shards[first].uri).stem}: {error}", result)
     return result
+
+
+def _run_and_task() -> dict[str, str]:
+    """Run and task for the log lines of the core, which knows neither."""
+    known: Any = getattr(get_run_logger(), "extra", None) or {}
+    names = {"run": "flow_run_name", "run_id": "flow_run_id", "task": "task_run_name"}
+    return {key: str(known[name]) for key, name in names.items() if known.get(name)}
 
 
 def _persistently(name: str, work: Callable[[], ReportT], is_wanted: Callable[[], bool]) -> ReportT | TransientError:
