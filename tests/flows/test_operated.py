@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import psutil
 import pytest
+from prefect.client.orchestration import get_client
 
 from candist_core.stages.annotate import annotate_shard
 from candist_core.stages.ingest import find_ingested
@@ -24,8 +25,8 @@ from tests.flows.test_label_corpus import answers_by_text
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
 
 N = 120
-# Prefect sends a heartbeat every 30 s at best; the shipped automation waits 90 s.
-SILENT_S = 35
+# Prefect sends a heartbeat every 30 s at best; the shipped automation waits 90 s, which is long for a test.
+SILENT_S = 40
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,6 @@ def operated(tmp_path_factory):
         patch.setenv("TEST_KEY", "k")
         with kept_server(home) as url:
             config = demo_config(home, n=N, epochs=1)
-            register_automations(SILENT_S)
             register(deployments_of(POOL), config)
             with started_worker(POOL, home) as worker:
                 yield Api(url), worker
@@ -136,6 +136,11 @@ def test_new_files_are_told_once_by_the_sensor_and_start_the_run_of_their_own_de
 
 def test_a_run_whose_worker_and_process_are_killed_is_marked_crashed_by_the_automation(operated, tmp_path):
     api, worker = operated
+    with get_client(sync_client=True) as client:
+        for shipped in client.read_automations_by_name("candist-dead-runs"):
+            assert shipped.trigger.within.total_seconds() == 90
+            client.delete_automation(shipped.id)
+    register_automations(SILENT_S)
     said = answers_by_text(N)
     with ChatServer(answer=lambda body: said[user_text(body)], latency_s=1.0) as server:
         run_id = api.start("label-corpus", paid(tmp_path, server))

@@ -101,6 +101,8 @@ def test_a_form_filled_in_the_browser_and_a_click_label_the_corpus(served, brows
     page.goto(f"{address}/artifacts/artifact/{artifacts['summary']['id']}")
     page.get_by_text("120 texts, 120 labelled").first.wait_for()
     keep(page, "summary", height=805)
+    page.goto(f"{address}/artifacts/artifact/{artifacts['set-sizes']['id']}")
+    page.wait_for_function("[...document.images].some(image => image.src.startsWith('data:') && image.naturalWidth)")
     context.close()
     assert load(str(folder / "published" / "from-the-form")).collect().height == N
 
