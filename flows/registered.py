@@ -44,16 +44,28 @@ def register(entries: Sequence[dict[str, Any]], config: RunConfig) -> None:
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
     from prefect.exceptions import ObjectAlreadyExists
 
-    defaults = {"config": config.model_dump(mode="json", exclude_unset=True)}
-    names = [entry["name"] for entry in entries if "config" in entry.get("parameters", {})]
+    shown, given = config.model_dump(mode="json", exclude_unset=True), _own_settings(entries)
     with get_client(sync_client=True) as client:
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
         _deploy([entry["name"] for entry in entries])
-        wanted = DeploymentFilter(name=DeploymentFilterName(any_=names))
+        wanted = DeploymentFilter(name=DeploymentFilterName(any_=list(given)))
         for made in client.read_deployments(deployment_filter=wanted):
-            client.update_deployment(made.id, DeploymentUpdate(parameters=defaults))
+            parameters = {"config": shown | given[made.name]}
+            client.update_deployment(made.id, DeploymentUpdate(parameters=parameters))
     register_automations()
+
+
+def _own_settings(entries: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By deployment of a whole run, the settings in which it differs from the first of them."""
+    configs = {
+        entry["name"]: entry["parameters"]["config"] for entry in entries if "config" in entry.get("parameters", {})
+    }
+    first = next(iter(configs.values()), {})
+    return {
+        name: {key: value for key, value in config.items() if first.get(key) != value}
+        for name, config in configs.items()
+    }
 
 
 def register_automations(within_s: int | None = None) -> None:
