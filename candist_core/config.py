@@ -117,7 +117,7 @@ class StudentConfig(Settings):
     kind: StudentKind = Field(
         StudentKind.ENCODER,
         description="encoder: the whole model learns. frozen: only a small head does, for a first look in seconds. "
-        "static: a head on weighed means of word pieces, thirty times as fast and less accurate, for many millions.",
+        "static: a head on means of word pieces, thirty times as fast and less accurate, for many millions.",
     )
     method: Method = Field(
         Method.POSTERIOR,

@@ -6,8 +6,9 @@ from typing import Any
 from candist_core.config import RunConfig
 from candist_core.reports import AnnotateReport, IngestReport
 from candist_core.sampling import SampleRound
+from candist_core.stages.drawing import tables_of
 from candist_core.stages.plan import plan_annotation
-from candist_core.stages.sample import Asked, asked_of, asked_of_all, find_round, is_sampled, tables_of
+from candist_core.stages.sample import Asked, asked_of, asked_of_all, find_round, is_sampled
 from flows.annotation import annotate_shards
 from flows.gate import Gate
 from flows.progress import Watch

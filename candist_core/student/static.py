@@ -1,9 +1,12 @@
-"""The static student: a text is the weighed mean of its word pieces' vectors, and a small head learns from that.
+"""The static student: a text is the mean of its word pieces' vectors, and a small head learns from that.
 
 n texts, d numbers a vector, v word pieces, k labels; W (v, d) float16. No encoder runs when it predicts: a text costs
-its tokenisation, one sum and the head. Vectors are those that the encoder starts from, weighed by how rare a piece is
-in the training texts. The folder holds everything, the tokenizer too. Invariant: rows of X have length one, or zero
-where a text has no known piece, and equal texts have equal rows whatever stands beside them.
+its tokenisation, one sum and the head. Vectors are those that the encoder starts from. The folder holds everything, the
+tokenizer too. Invariant: rows of X have length one, or zero where a text has no known piece, and equal texts have equal
+rows whatever stands beside them.
+
+Weighing pieces by how rare they are in the corpus was tried and dropped: it takes weight from the words that ask, and a
+head learns by itself which pieces tell nothing (`docs/method.md`).
 """
 
 import time
@@ -36,9 +39,6 @@ from candist_core.student.encode import (
 from candist_core.student.frozen import FrozenStudent, distill_frozen
 
 TABLE = "table.safetensors"
-RARITY = 1e-3
-"""a of the weight a / (a + p): a piece of that frequency counts half (Arora et al.)."""
-
 _ROWS_AT_ONCE = 4096
 
 
@@ -47,7 +47,7 @@ class StaticEmbedder:
 
     Args:
         tokenizer: of the encoder that the table comes from, set to cut long texts.
-        table: W, (v, d), rows already weighed; those of special tokens are zero.
+        table: W, (v, d); rows of special tokens are zero.
     """
 
     def __init__(self, tokenizer: object, table: torch.Tensor) -> None:
@@ -70,20 +70,18 @@ class StaticEmbedder:
         return means
 
 
-def fit_static(model: str, texts: Sequence[str], max_tokens: int) -> StaticEmbedder:
-    """Make the table of an encoder for a corpus.
+def static_embedder(model: str, max_tokens: int) -> StaticEmbedder:
+    """The table of an encoder.
 
     Args:
         model: the encoder, as `student.model` names it.
-        texts: some texts of the corpus; they tell which word pieces are rare.
         max_tokens: longer texts are cut.
 
     Raises:
         StudentError: no usable weights.
 
     Source:
-        Arora, Liang and Ma, A Simple but Tough-to-Beat Baseline for Sentence Embeddings, ICLR 2017, for the weights;
-        Tulkens and van Dongen, Model2Vec, 2024, for students without an encoder.
+        Tulkens and van Dongen, Model2Vec, 2024, for students without an encoder; there of vectors that it ends with.
     """
     import transformers
 
@@ -91,15 +89,11 @@ def fit_static(model: str, texts: Sequence[str], max_tokens: int) -> StaticEmbed
     tokenizer = load_tokenizer(weights, max_tokens)
     encoder = load_pretrained(transformers.AutoModel, weights, use_safetensors=True, dtype=torch.float32)
     table = encoder.get_input_embeddings().weight.detach()
-    counts = np.zeros(len(table))
-    for start in range(0, len(texts), _ROWS_AT_ONCE):
-        for row in tokenise(tokenizer, texts[start : start + _ROWS_AT_ONCE]):
-            np.add.at(counts, row, 1)
-    weight = RARITY / (RARITY + counts / max(counts.sum(), 1))
-    weight[list(tokenizer.all_special_ids)] = 0
-    weighed = (table - table.mean(dim=0)) * torch.from_numpy(weight.astype(np.float32))[:, None]
+    # All pieces share a large part, which would make any two texts alike.
+    table = table - table.mean(dim=0)
+    table[list(tokenizer.all_special_ids)] = 0
     # As it will be read again: a student predicts the same before and after it is saved.
-    return StaticEmbedder(tokenizer, weighed.half())
+    return StaticEmbedder(tokenizer, table.half())
 
 
 def distill_static(
@@ -122,7 +116,7 @@ def distill_static(
     """
     started = time.monotonic()
     with threads(n_threads):
-        embed = fit_static(config.model, texts, config.max_tokens)
+        embed = static_embedder(config.model, config.max_tokens)
     made = distill_frozen(
         texts, S, ranks, labels, config, seed, out_dir,
         on_progress=on_progress, n_threads=n_threads, recipe=recipe, posterior=posterior, embed=embed,

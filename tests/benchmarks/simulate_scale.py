@@ -21,19 +21,19 @@ class Costs:
     student; `submit` and `task`: one Prefect task on Dask, in the flow process and on the worker.
     """
 
-    ingest: float = 9.9
-    sample: float = 2.0
-    evaluate: float = 8.0
-    check: float = 10.0
-    publish: float = 31.0
-    static: float = 85.0
+    ingest: float = 7.3
+    sample: float = 1.4
+    evaluate: float = 2.9
+    check: float = 5.3
+    publish: float = 14.2
+    static: float = 63.8
     frozen: float = 3_200.0
     fixed_s: float = 900.0
     submit_s: float = 0.038
     task_s: float = 0.06
     start_s: float = 8.0
     store_bytes: float = 130.0
-    seen_bytes: float = 70.0
+    seen_bytes: float = 110.0
     manifest_bytes: float = 210.0
     prefect_bytes: float = 24_000.0
 

@@ -1,8 +1,12 @@
 """What a report says of a run whose teacher read a sample."""
 
+import polars as pl
+
 from candist_core.edges.report.learning import learning_plots
+from candist_core.edges.report.plots import size_plot
 from candist_core.metrics import wilson
 from candist_core.sampling import CurvePoint, Forecast, SamplingReport
+from candist_core.tally import Tally
 from tests.edges.test_report import render
 from tests.published_rows import manifest_of, many_rows
 
@@ -31,6 +35,14 @@ def test_the_plot_has_the_points_and_the_forecast_as_numbers_too():
     assert [row[0] for row in plot.rows] == ["100", "200", "400", "500, forecast"]
     assert plot.rows[2][1] == str(wilson(340, 400))
     assert plot.rows[3][1] == "86.2 %"
+
+
+def test_texts_without_an_answer_are_no_sets_of_no_label_where_the_teacher_read_a_sample():
+    rows = many_rows(30).with_columns(candidates=pl.lit([], dtype=pl.List(pl.String)))
+    tally = Tally(manifest_of().spec)
+    tally.add(pl.concat([rows, many_rows(20)]))
+    assert "none" not in [row[0] for row in size_plot(tally, is_sample=True).rows]
+    assert size_plot(tally).rows[0][1] == "30"
 
 
 def test_a_version_whose_teacher_read_everything_has_no_such_plot():

@@ -19,11 +19,11 @@ from tests.flows.corpora import demo_config, demo_labels, demo_replies, demo_row
 from tests.flows.test_label_corpus import answers_by_text, labels_of
 
 pytestmark = pytest.mark.flow
-N = 400
+N = 240
 
 
 def sampled_config(folder, **changes):
-    sampling = {"teacher_rows": 200, "rounds": 3, "min_gain": 0.0, **changes.pop("sampling", {})}
+    sampling = {"teacher_rows": 120, "rounds": 3, "min_gain": 0.0, **changes.pop("sampling", {})}
     return demo_config(folder, n=N, sampling=sampling, **changes)
 
 
@@ -39,37 +39,37 @@ def test_three_rounds_ask_for_no_more_than_the_sample_and_label_every_text(tmp_p
         config = live(tmp_path, server)
         published = label_corpus(config)
         asked = {user_text(request) for request in server.requests}
-        assert len(server.requests) == len(asked) == 200
+        assert len(server.requests) == len(asked) == 120
         label_corpus(config)
-        assert len(server.requests) == 200, "a second run asks nothing"
+        assert len(server.requests) == 120, "a second run asks nothing"
         assert estimate_run(config).calls.n_calls == 0
     labels = labels_of(config)
     assert labels.height == N
     unread = labels.filter(~pl.col("text").is_in(list(asked)))
-    assert unread.height == N - 200
+    assert unread.height == N - 120
     assert set(unread["source"]) == {"student"}
     assert unread["candidates"].list.len().sum() == 0
     assert unread.filter("needs_review")["reason"].unique().to_list() == ["teacher did not read it, low confidence"]
-    assert (unread["label"] == unread["gold"]).mean() > 0.4, "a label of twelve by chance is right on 0.08"
+    assert (unread["label"] == unread["gold"]).mean() > 0.3, "a label of twelve by chance is right on 0.08"
 
     manifest = published.manifest
-    assert manifest.sampling.rounds == (68, 66, 66)
+    assert manifest.sampling.rounds == (40, 40, 40)
     assert manifest.sampling.how == ("random", "doubtful", "doubtful")
-    assert manifest.sampling.n_read == 200
-    assert [point.n_rows for point in manifest.sampling.curve][-3:] == [68, 134, 200]
-    assert manifest.metrics.statuses == {"ok": 200, "unread": 200}
-    assert manifest.metrics.gold.teacher_accuracy.n == 200
+    assert manifest.sampling.n_read == 120
+    assert [point.n_rows for point in manifest.sampling.curve][-3:] == [40, 80, 120]
+    assert manifest.metrics.statuses == {"ok": 120, "unread": 120}
+    assert manifest.metrics.gold.teacher_accuracy.n == 120
     assert manifest.metrics.gold.final_accuracy.n == N
-    assert manifest.metrics.unread.n == 200
+    assert manifest.metrics.unread.n == 120
     assert manifest.metrics.mean_set_size >= 1
     assert manifest.counts.rejects == 0
     said_of_it = dict(manifest_rows(manifest))
-    assert said_of_it["sample"].startswith("the teacher read 200 of 400 texts in 3 rounds")
+    assert said_of_it["sample"].startswith("the teacher read 120 of 240 texts in 3 rounds")
     status = {stage.stage: (stage.done, stage.total) for stage in status_of_run(config).stages}
-    assert status == {"ingest": (N, N), "annotate": (3, 3), "distill": (1, 1), "predict": (4, 4)}
-    assert "the teacher read 200 of 400 texts" in report_of_run(config).html.decode()
+    assert status == {"ingest": (N, N), "annotate": (3, 3), "distill": (1, 1), "predict": (3, 3)}
+    assert "the teacher read 120 of 240 texts" in report_of_run(config).html.decode()
     card = open_store(Location(uri=config.publish.uri)).read_bytes(f"{manifest.folder}/README.md").decode()
-    assert "200 of 400 texts" in card
+    assert "120 of 240 texts" in card
 
 
 def test_the_cap_holds_over_all_rounds_and_a_run_with_more_money_goes_on_where_it_ended(
@@ -86,26 +86,26 @@ def test_the_cap_holds_over_all_rounds_and_a_run_with_more_money_goes_on_where_i
         with pytest.raises(BudgetError):
             label_corpus(poor)
         n_before = len(server.requests)
-        assert 68 < n_before < 200
+        assert 40 < n_before < 120
         rich = poor.model_copy(update={"budget": poor.budget.model_copy(update={"max_usd": 10 * whole})})
         published = label_corpus(rich)
-        assert len(server.requests) == 200, "what the first run paid for is not asked again"
+        assert len(server.requests) == 120, "what the first run paid for is not asked again"
     assert published.manifest.usage.cost_usd + published.manifest.usage.reused_usd <= 10 * whole
     assert published.manifest.sampling.forecast.cost_usd > 0
 
 
 @pytest.mark.parametrize("how", ["stratified", "diverse"])
 def test_rounds_end_when_the_curve_says_that_more_would_not_help(tmp_path, prefect_server, how):
-    config = sampled_config(tmp_path, sampling={"how": how, "teacher_rows": 300, "rounds": 4, "min_gain": 1.0})
+    config = sampled_config(tmp_path, sampling={"how": how, "teacher_rows": 160, "rounds": 4, "min_gain": 1.0})
     manifest = label_corpus(config).manifest
-    assert manifest.sampling.rounds == (75,)
+    assert manifest.sampling.rounds == (40,)
     assert "less than 100 (sampling.min_gain)" in manifest.sampling.stopped
     assert manifest.metrics.n_labelled == N
-    assert manifest.metrics.statuses["unread"] == N - 75
+    assert manifest.metrics.statuses["unread"] == N - 40
 
 
 def test_an_audit_is_read_in_the_first_round_and_measures_the_curve(tmp_path, prefect_server):
-    rows = demo_rows(N)[::10]
+    rows = demo_rows(N)[::6]
     (tmp_path / "audit.jsonl").write_text(
         "".join(json.dumps({"text": row["text"], "label": row["gold"]}) + "\n" for row in rows)
     )
@@ -114,7 +114,7 @@ def test_an_audit_is_read_in_the_first_round_and_measures_the_curve(tmp_path, pr
     assert manifest.sampling.is_audited
     assert {point.agreement.n for point in manifest.sampling.curve} == {40}
     assert manifest.metrics.audit.final_accuracy.n == 40
-    assert manifest.sampling.n_read <= 200
+    assert manifest.sampling.n_read <= 120
     labels = labels_of(config).filter(pl.col("text").is_in([row["text"] for row in rows]))
     assert set(labels["source"]) == {"reviewed"}
 

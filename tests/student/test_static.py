@@ -6,7 +6,7 @@ import pytest
 from candist_core.config import StudentConfig
 from candist_core.errors import StudentError
 from candist_core.recipe import find_recipe
-from candist_core.student.static import distill_static, fit_static, load_static
+from candist_core.student.static import distill_static, load_static, static_embedder
 
 TEXTS = ["the bill is too high", "roaming abroad costs money"] * 40
 S = np.eye(2, dtype=bool)[[0, 1] * 40]
@@ -28,7 +28,7 @@ def test_it_learns_and_predicts_the_same_once_it_is_read_again(tmp_path, tiny_be
 
 
 def test_a_text_has_the_same_vector_whatever_stands_beside_it(tiny_bert):
-    embed = fit_static(str(tiny_bert), TEXTS, 16)
+    embed = static_embedder(str(tiny_bert), 16)
     alone = embed(TEXTS[:1])
     np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(embed([*TEXTS[1:5], TEXTS[0]])[-1], alone[0])

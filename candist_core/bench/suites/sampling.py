@@ -86,12 +86,12 @@ def _accuracy(corpus: Corpus, rows: Rows, seed: int) -> tuple[float, Matrix]:
 
 def kinds(bench: Bench) -> Iterator[Figures]:
     """Heads on static vectors beside heads on an encoder's, by accuracy on test, and static vectors a CPU second."""
-    from candist_core.student.static import fit_static
+    from candist_core.student.static import static_embedder
 
     config, rows = StudentConfig(), []
     for name in CORPORA:
         for whole in (bench.corpus("llm", name).sample(FEWER_TEXTS), bench.corpus("llm", name)):
-            embed = fit_static(config.model, whole.texts, config.max_tokens)
+            embed = static_embedder(config.model, config.max_tokens)
             started = time.process_time()
             X, X_test = embed(whole.texts), embed(whole.texts_test)
             rate = (len(X) + len(X_test)) / (time.process_time() - started)

@@ -68,7 +68,7 @@ class Page:
             gold=measured(manifest),
             measures=measures(manifest, tally),
             plots=[
-                *all_plots(tally, self._spec.label_names, manifest.metrics.audit),
+                *all_plots(tally, self._spec.label_names, manifest.metrics.audit, manifest.sampling is not None),
                 *learning_plots(manifest.sampling),
             ],
             classes=_class_rows(tally, self._spec),

@@ -42,15 +42,18 @@ class Plot:
     is_wide: bool = False
 
 
-def all_plots(tally: Tally, names: tuple[str, ...], audit: GoldReport | None = None) -> list[Plot]:
+def all_plots(
+    tally: Tally, names: tuple[str, ...], audit: GoldReport | None = None, is_sample: bool = False
+) -> list[Plot]:
     """Every plot for which there are numbers: those of gold where rows have it, else those of an audit.
 
     Args:
         tally: of all rows.
         names: of the labels, in order.
         audit: what people said of some texts; rows do not show it.
+        is_sample: the teacher read a sample; rows without a set are mostly others.
     """
-    plots = [confidence_plot(tally), size_plot(tally)]
+    plots = [confidence_plot(tally), size_plot(tally, is_sample)]
     judged, confusion = tally.confidences, tally.confusion
     if not tally.n_gold:
         if audit is None or audit.details is None:
@@ -126,10 +129,15 @@ def confidence_plot(tally: Tally) -> Plot:
     return Plot("confidence", "How sure the labels are", reading, draw("confidence", paint), columns, rows)
 
 
-def size_plot(tally: Tally) -> Plot:
+def size_plot(tally: Tally, is_sample: bool = False) -> Plot:
     """How many labels the teacher held possible, and with gold how often the true one is among them."""
     last = pl.min_horizontal("size", pl.lit(_MAX_SIZE))
-    sizes = tally.sizes.group_by(last).agg(pl.exclude("size").sum()).sort("size")
+    sizes = (
+        tally.sizes.filter((pl.col("size") > 0) | (not is_sample))
+        .group_by(last)
+        .agg(pl.exclude("size").sum())
+        .sort("size")
+    )
     answered = int(sizes.filter(pl.col("size") > 0)["n"].sum())
     n_one = int(sizes.filter(pl.col("size") == 1)["n"].sum())
     several = sizes.filter(pl.col("size") > 1)
