@@ -61,7 +61,7 @@ def _own_settings(entries: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]
     configs = {
         entry["name"]: entry["parameters"]["config"] for entry in entries if "config" in entry.get("parameters", {})
     }
-    first = next(iter(configs.values()), {})
+    first: dict[str, Any] = next(iter(configs.values()), {})
     return {
         name: {key: value for key, value in config.items() if first.get(key) != value}
         for name, config in configs.items()
