@@ -21,19 +21,19 @@ class Costs:
     student; `submit` and `task`: one Prefect task on Dask, in the flow process and on the worker.
     """
 
-    ingest: float = 7.3
-    sample: float = 1.4
-    evaluate: float = 2.9
-    check: float = 5.3
-    publish: float = 14.2
-    static: float = 63.8
+    ingest: float = 6.0
+    sample: float = 0.6
+    evaluate: float = 2.0
+    check: float = 1.9
+    publish: float = 7.4
+    static: float = 56.0
     frozen: float = 3_200.0
     fixed_s: float = 900.0
     submit_s: float = 0.038
     task_s: float = 0.06
     start_s: float = 8.0
-    store_bytes: float = 130.0
-    seen_bytes: float = 110.0
+    store_bytes: float = 116.0
+    seen_bytes: float = 80.0
     manifest_bytes: float = 210.0
     prefect_bytes: float = 24_000.0
 
@@ -142,7 +142,7 @@ def row_of(name: str, plan: Plan) -> str:
     cells = [
         name, f"{plan.n_rows / 1e6:,.0f} M", f"{plan.n_workers:,}", f"{plan.n_parts}", f"{found.n_tasks:,}",
         f"{found.serial_s / 3600:.1f}", f"{found.predict_s / 3600:.2f}", f"{found.hours:.1f}",
-        f"{found.busy_share:.0%}", f"{found.cost_usd:,.0f}",
+        f"{found.busy_share:.0%}", f"{found.cost_usd:,.2f}",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
