@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from candist_core.stages.predict import predict_shard as predict_shard
     from candist_core.stages.publish import publish_version as publish_version
     from candist_core.stages.pull import pull_version as pull_version
+    from candist_core.stages.push import push_version as push_version
     from candist_core.stages.replies import export_replies as export_replies
     from candist_core.stages.verify import verify_annotations as verify_annotations
     from candist_core.stages.versions import find_version as find_version
@@ -50,6 +51,7 @@ _HOMES = {
     "predict_shard": "stages.predict",
     "publish_version": "stages.publish",
     "pull_version": "stages.pull",
+    "push_version": "stages.push",
     "verify_annotations": "stages.verify",
     "verify_version": "stages.versions",
 }

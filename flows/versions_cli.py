@@ -64,6 +64,27 @@ def pull(
 
 
 @app.command()
+def push(
+    version: VersionArg,
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Data set on the Hugging Face Hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public; else it is private.")] = False,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    profile: Profile = None,
+) -> None:
+    """Copy a version to the Hugging Face Hub, as one commit with a tag; the token is that of $HF_TOKEN.
+
+    Example: `candist push published/support-intents@3 acme/support-intents`
+    """
+    from candist_core.stages.push import push_version
+    from candist_core.stages.versions import find_version
+
+    found = find_version(located(version, endpoint_url, region, profile))
+    url = push_version(found, repository, is_private=not public)
+    _say(f"pushed version {found.manifest.number} to {url}")
+
+
+@app.command()
 def tag(
     version: VersionArg,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name to read it by, as in `DATASET@NAME`.")],

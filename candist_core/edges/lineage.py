@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 KEY_ENV = "OPENLINEAGE_API_KEY"
 """Variable with the key of the receiver, where it wants one; the name is OpenLineage's."""
-_PRODUCER = f"https://pypi.org/project/candist/{__version__}"
+_PRODUCER = f"urn:candist:{__version__}"
 _NAMESPACE = UUID("6f1a3c52-7c0e-5c8e-9d5b-3f6f0c1f9a01")
 """Of run ids made from versions: drawn once."""
 

@@ -8,6 +8,8 @@ from candist_core.config import Location
 from candist_core.versions import list_versions, read_manifest
 from tests.flows.test_cli import candist as candist
 from tests.flows.test_cli import one_sentence
+from tests.hub import ID
+from tests.hub import hub as hub
 from tests.published import publish_mails
 
 
@@ -154,3 +156,15 @@ def test_an_empty_place_is_refused(candist):
     code, _, err = candist("ls", "")
     assert code == 2
     one_sentence(err)
+
+
+def test_push_says_where_the_version_is_and_a_refusal_is_one_sentence(candist, store, hub):
+    code, out, _ = candist("push", "published/mails@1", ID, "--public")
+    assert (code, hub.private, list(hub.tags)) == (0, False, ["v1"])
+    assert f"pushed version 1 to {hub.url}/datasets/{ID}/commit/" in out
+    hub.status = 403
+    code, _, err = candist("push", "published/mails@2", ID)
+    assert code == 2
+    assert "set HF_TOKEN" in one_sentence(err)
+    hub.status = 500
+    assert candist("push", "published/mails@2", ID)[0] == 5
