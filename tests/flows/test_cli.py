@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from rich.console import Console
 
 from candist_core.config import Location, load_config
 from candist_core.edges.store import open_store
@@ -22,7 +23,11 @@ LABELS = ("--label", "outage: the service is down", "--label", "roaming")
 def candist(monkeypatch, capsys, tmp_path):
     """Run the command in this process: exit code and what it printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+    # Consoles take their width when a module is imported, by whichever test was the first to do so.
+    for module in [module for name, module in sys.modules.items() if name.startswith("flows.")]:
+        for console in (value for value in vars(module).values() if isinstance(value, Console)):
+            monkeypatch.setattr(console, "_width", 200)
+            monkeypatch.setattr(console, "_height", 50)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["candist", *map(str, arguments)])
@@ -201,8 +206,6 @@ def test_the_shipped_configurations_are_valid(candist):
 
 
 def test_findings_that_warn_are_printed_in_full_and_notes_are_not(capsys):
-    from rich.console import Console
-
     from flows.summary import print_findings
 
     sentences = {"evidence": "8 of 10 \x1b[2J[red]", "consequence": "labels are wrong", "remedy": "ask another"}

@@ -281,7 +281,7 @@ def test_a_wrong_endpoint_is_one_sentence_with_no_key_in_it(tmp_path, monkeypatc
         },
     )  # fmt: skip
     failed = candist("run", write_config(tmp_path, config), cwd=tmp_path)
-    assert failed.returncode == 2
+    assert failed.returncode == 5
     assert "Traceback" not in failed.stderr
     assert "sk-not" not in failed.stderr + failed.stdout
     last = failed.stderr.strip().splitlines()[-1]

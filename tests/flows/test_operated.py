@@ -10,16 +10,18 @@ import psutil
 import pytest
 from prefect.client.orchestration import get_client
 
+from candist_core.edges.store import open_store
 from candist_core.stages.annotate import annotate_shard
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.plan import plan_annotation
+from candist_core.versions import list_versions, read_manifest
 from flows.look_for_data import EVENT, look_for_data
 from flows.registered import POOL, deployments_of, register, register_automations
 from flows.server import kept_server, quiet_environment
 from flows.worker import started_worker
 from tests.fakes import ChatServer, user_text
 from tests.flows.corpora import demo_config, demo_rows, write_jsonl
-from tests.flows.operated import Api, wait_for
+from tests.flows.operated import FINAL, Api, wait_for
 from tests.flows.test_label_corpus import answers_by_text
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
@@ -122,16 +124,42 @@ def test_new_files_are_told_once_by_the_sensor_and_start_the_run_of_their_own_de
     filters = {"deployments": {"id": {"any_": [deployment_id]}}}
     assert api.call("/flow_runs/filter", filters) == []
     assert look_for_data(**parameters)
-    wait_for(lambda: len(api.call("/flow_runs/filter", filters)) == 1, 30, "run on new data")
+    wait_for(lambda: len(api.call("/flow_runs/filter", filters)) == 1, 90, "run on new data")
     resource = {"prefect.resource.id": "candist.data.support-intents"}
     told = {"occurred": f"{datetime.now(UTC):%FT%TZ}", "id": str(uuid4()), "event": EVENT, "resource": resource}
     api.call("/events", [told])
-    wait_for(lambda: len(api.call("/flow_runs/filter", filters)) == 2, 30, "run by somebody else's word")
+    wait_for(lambda: len(api.call("/flow_runs/filter", filters)) == 2, 90, "run by somebody else's word")
     for started in api.call("/flow_runs/filter", filters):
         api.cancel(started["id"])
     assert not look_for_data(**parameters), "told before"
     write_jsonl(tmp_path / "drop" / "two.jsonl", demo_rows(5))
     assert look_for_data(**parameters)
+
+
+def test_the_nightly_schedule_runs_twice_and_pays_the_second_time_for_what_is_new(api, tmp_path):
+    said = answers_by_text(N + 40)
+    with ChatServer(answer=lambda body: said[user_text(body)]) as server:
+        incremental = {"reuse_student": True, "min_texts": 20}
+        config = paid(tmp_path, server, incremental=incremental, checks={"max_review_rate": 1.0, "balance": "none"})
+        deployment_id = api.deployment("nightly")["id"]
+        # A night of twenty seconds.
+        night = {"schedule": {"interval": 20.0}, "active": True, "parameters": {
+            "config": config.model_dump(mode="json", exclude_unset=True)}}  # fmt: skip
+        api.call(f"/deployments/{deployment_id}/schedules", [night])
+        store = open_store(config.publish)
+        wait_for(lambda: list_versions(store, "slice"), 120, "first version")
+        assert len(server.requests) == N
+        paid(tmp_path, server, n=N + 40)
+        wait_for(lambda: len(list_versions(store, "slice")) > 1, 120, "second version")
+        api.call(f"/deployments/{deployment_id}/pause_deployment", {})
+        assert len(server.requests) == N + 40
+    second = read_manifest(store, "slice", 2)
+    assert (second.changes.n_added, second.changes.n_kept, second.origin.is_reused) == (40, N, True)
+    runs = api.call("/flow_runs/filter", {"deployments": {"id": {"any_": [deployment_id]}}})
+    assert sum(run["auto_scheduled"] and run["run_count"] > 0 for run in runs) >= 2
+    for run in runs:
+        if run["state"]["type"] not in FINAL:
+            api.cancel(run["id"])
 
 
 def test_a_run_whose_worker_and_process_are_killed_is_marked_crashed_by_the_automation(operated, tmp_path):

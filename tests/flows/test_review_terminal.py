@@ -118,7 +118,7 @@ def test_a_person_answers_skips_takes_back_types_and_quits(tmp_path, version, re
     assert "0 of 4 answered" in terminal.screen
     terminal.press("2")
     terminal.wait_for("1 of 4 answered")
-    assert "birch \\x1b[31mred\\x1b]0;owned\\x07 [bold]" in terminal.screen
+    terminal.wait_for("birch \\x1b[31mred\\x1b]0;owned\\x07 [bold]")
     assert b"owned\x07" not in terminal.output
     terminal.press("\x1b[A1")
     terminal.wait_for("2 of 4 answered")

@@ -66,7 +66,7 @@ def test_three_rounds_ask_for_no_more_than_the_sample_and_label_every_text(tmp_p
     said_of_it = dict(manifest_rows(manifest))
     assert said_of_it["sample"].startswith("the teacher read 120 of 240 texts in 3 rounds")
     status = {stage.stage: (stage.done, stage.total) for stage in status_of_run(config).stages}
-    assert status == {"ingest": (N, N), "annotate": (3, 3), "distill": (1, 1), "predict": (3, 3)}
+    assert status == {"ingest": (N, N), "annotate": (3, 3), "check": (12, 12), "distill": (1, 1), "predict": (3, 3)}
     assert "the teacher read 120 of 240 texts" in report_of_run(config).html.decode()
     card = open_store(Location(uri=config.publish.uri)).read_bytes(f"{manifest.folder}/README.md").decode()
     assert "120 of 240 texts" in card
