@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from candist_core.edges.report.words import duration
 from candist_core.ports import Progress as StageProgress
-from flows.screen import duration
 from tasks.logs import logged_about
 
 # Prefect takes tens of milliseconds for one artifact; a person looks every few seconds.

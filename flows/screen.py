@@ -32,15 +32,3 @@ def _shown(character: str) -> str:
         return " "
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def duration(seconds: float) -> str:
-    """A span of time in words.
-
-    Example:
-        >>> duration(42), duration(600), duration(7200)
-        ('42 s', '10 min', '2.0 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

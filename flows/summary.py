@@ -11,6 +11,7 @@ from rich.text import Text
 
 from candist_core.card import escaped
 from candist_core.config import RunConfig
+from candist_core.edges.report.words import duration
 from candist_core.manifest import Manifest
 from candist_core.publish import Published
 from candist_core.rejects import reasons_in_words
@@ -19,7 +20,7 @@ from candist_core.sampling import SamplingReport
 from candist_core.stages.estimate import RunEstimate
 from candist_core.stages.status import RunStatus
 from candist_core.window import START
-from flows.screen import duration, printable
+from flows.screen import printable
 
 Rows = list[tuple[str, str]]
 _WIDE = 120

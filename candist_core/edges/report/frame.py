@@ -9,7 +9,7 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from candist_core.edges.report.words import count, dollars, percent, shortened, shown, size
@@ -21,7 +21,7 @@ def render_page(template: str, **values: Any) -> bytes:
     style, script = _asset("page.css"), _asset("page.js")
     html = (
         _environment()
-        .from_string(_asset(template))
+        .get_template(template)
         .render(policy=_policy(style, script), style=style, script=script, **values)
     )
     return html.encode()
@@ -29,6 +29,7 @@ def render_page(template: str, **values: Any) -> bytes:
 
 def _environment() -> Environment:
     environment = Environment(
+        loader=FunctionLoader(_asset),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
