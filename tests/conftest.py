@@ -13,6 +13,9 @@ from candist_core.config import Location
 
 # Read by torch's thread library when it loads; see flows/server.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Set for each of several test processes, these would be the size of every terminal that a test makes.
+for _name in ("LINES", "COLUMNS"):
+    os.environ.pop(_name, None)
 
 _numbers = count(1)
 

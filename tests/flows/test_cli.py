@@ -23,11 +23,7 @@ LABELS = ("--label", "outage: the service is down", "--label", "roaming")
 def candist(monkeypatch, capsys, tmp_path):
     """Run the command in this process: exit code and what it printed."""
     monkeypatch.chdir(tmp_path)
-    # Consoles take their width when a module is imported, by whichever test was the first to do so.
-    for module in [module for name, module in sys.modules.items() if name.startswith("flows.")]:
-        for console in (value for value in vars(module).values() if isinstance(value, Console)):
-            monkeypatch.setattr(console, "_width", 200)
-            monkeypatch.setattr(console, "_height", 50)
+    monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["candist", *map(str, arguments)])
