@@ -25,6 +25,7 @@ from prefect_dask import DaskTaskRunner
 from candist_core.config import RunConfig, parse_config
 from candist_core.stages.plan import plan_annotation
 from flows.annotation import annotate_shards
+from flows.gate import Gate
 from flows.progress import Watch
 from flows.runner import Cluster
 from flows.server import private_server, quiet_environment
@@ -44,7 +45,7 @@ def annotate_only(config: RunConfig) -> dict[str, float]:
         marks = [time.perf_counter()]
         cluster.connect()
         marks.append(time.perf_counter())
-        annotated = annotate_shards(plan_annotation(config), ingested.texts, cluster, watch)
+        annotated = annotate_shards(plan_annotation(config), ingested.texts, cluster, watch, Gate())
         marks.append(time.perf_counter())
         checks = check_annotations(config, as_is(annotated))
         marks.append(time.perf_counter())
