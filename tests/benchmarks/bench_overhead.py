@@ -115,9 +115,10 @@ def main() -> None:
     ours.send(False)
     server.join()
     print(
-        "| texts | ideal | bare loop | run up to the checks | overhead | ingest | annotate | check | Prefect's server |"
+        "| texts | ideal | bare loop | run up to the checks | overhead "
+        "| ingest | start of the cluster | annotate | check | Prefect's server |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     ideal_s = options.texts * options.latency_s / options.in_flight
     parts = " | ".join(f"{seconds:.1f} s" for seconds in walls.values())
     print(
