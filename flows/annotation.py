@@ -1,7 +1,6 @@
 """The annotation of all shards: what is done already, who may spend how much, when to stop."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Iterable, Mapping, Sequence
 
 from prefect_dask.task_runners import PrefectDaskFuture
 
@@ -128,26 +127,10 @@ def annotate_shards(
     todo = sorted(run.still_open)
     already = sum(texts[i].rows for i in run.reports)
     with watch.stage("annotate", sum(shard.rows for shard in texts), already=already), cluster.counted_run():
-        tick = _importing_once("great_expectations", watch.tick) if plan.config.compute.processes else watch.tick
-        run_window(run.submit, todo, run.n_slots, run.keep, tick, run.give_up, told(watch, texts))
+        run_window(run.submit, todo, run.n_slots, run.keep, watch.tick, run.give_up, told(watch, texts))
     if n_left := sum(run.reports[i].n_left if i in run.reports else texts[i].rows for i in run.still_open):
         raise BudgetError(run.purse.spent_usd, run.purse.max_usd or 0.0, n_left)
     return [run.reports[i] for i in range(len(texts))]
-
-
-def _importing_once(module: str, tick: Callable[[], None]) -> Callable[[], None]:
-    """A `tick` that first imports what the checks of the run need: meanwhile workers ask, and this process only waits.
-
-    Not where workers are threads of this process: two imports at once see each other's module half done (seen).
-    """
-    waiting = [module]
-
-    def first() -> None:
-        if waiting:
-            import_module(waiting.pop())
-        tick()
-
-    return first
 
 
 class _Run:

@@ -19,6 +19,7 @@ from candist_core.errors import ConfigError
 from flows.clusters import local_size, make_any_cluster, make_cluster
 from tasks.progress import TOPIC, from_event
 from tasks.shares import end_run
+from tasks.warm import SETTLED_S, warm_up
 
 GPU = "GPU"
 """The Dask resource of workers that train and predict."""
@@ -123,6 +124,10 @@ class Cluster:
         client.subscribe_topic(TOPIC, lambda event: self._on_progress(from_event(event)))
         self._is_connected = True
         self._look()
+        if self._compute.processes or self._compute.address or self._compute.cluster_class:
+            client.run(warm_up, SETTLED_S)
+            # This process only waits; what it checks at the end needs the same.
+            warm_up(2 * SETTLED_S)
         if self._compute.distill is DistillOn.DASK and self._compute.cluster_class is None:
             # Told now, before anything is paid for.
             self.await_gpu(lambda: None)

@@ -93,11 +93,12 @@ def private_server(home: Path | None = None) -> Iterator[str]:
         home: where the server keeps its database; a temporary folder, removed at the end, when None.
 
     Raises:
-        TransientError: the server did not start; its last words are in the sentence.
+        TransientError: the server did not start, its last words are in the sentence; or the configured one is silent.
     """
     from prefect.settings import PREFECT_API_URL
 
     if configured := PREFECT_API_URL.value():
+        _require_answer(configured)
         yield configured
         return
     with ExitStack() as stack:
@@ -105,6 +106,19 @@ def private_server(home: Path | None = None) -> Iterator[str]:
         url = stack.enter_context(_started(folder.resolve(), is_temporary=home is None))
         stack.enter_context(_joined(url, folder.resolve()))
         yield url
+
+
+def _require_answer(url: str) -> None:
+    """Look for a configured server before anything is done: Prefect's own error is no sentence."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        step = (
+            f"no answer ({type(error).__name__}); start it, or unset PREFECT_API_URL for a private one, and run again"
+        )
+        raise TransientError(f"Prefect server at {url}", step)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ MAX_TASKS = 800
 _TARGET_S = 120.0
 # A task that takes less is mostly overhead.
 _LEAST_S = 5.0
-_POLL_S = 0.1
+_POLL_S = 0.02
 
 Shards = tuple[int, ...]
 

@@ -161,6 +161,12 @@ def _context() -> tuple[Any, Any]:
     return context, asset.add_batch_definition_whole_dataframe("all")
 
 
+def prepare() -> None:
+    """Import Great Expectations and make its context, so that the first checks need not wait for that."""
+    with _ONE_AT_A_TIME:
+        _context()
+
+
 def import_great_expectations() -> Any:
     """Import it quietly, and undo that its import sends the warnings of the whole process to the log."""
     if "great_expectations" not in sys.modules:

@@ -50,6 +50,21 @@ class Measure:
         bounds = {"column": self.name, "min_value": self.at_least, "max_value": self.at_most}
         return Expectation(self.name, "ExpectColumnMaxToBeBetween", bounds)
 
+    def result(self, passed: bool) -> CheckResult:
+        """The check with its verdict."""
+        return CheckResult(
+            name=self.name,
+            passed=passed,
+            observed=self.observed,
+            wanted=self.wanted,
+            n_unexpected=self.n_unexpected,
+            n=self.n,
+            on_fail=self.on_fail.value,
+            value=self.value,
+            at_least=self.at_least,
+            at_most=self.at_most,
+        )
+
 
 def judge_measures(measures: Sequence[Measure]) -> tuple[CheckResult, ...]:
     """One result for each measure, in their order.
@@ -64,21 +79,7 @@ def judge_measures(measures: Sequence[Measure]) -> tuple[CheckResult, ...]:
         row = pl.DataFrame({one.name: [one.value] for one in judged})
         verdicts = judge(row, [one.expectation for one in judged])
         failed = {name for name, verdict in verdicts.items() if not verdict.holds}
-    return tuple(
-        CheckResult(
-            name=one.name,
-            passed=one.name not in failed,
-            observed=one.observed,
-            wanted=one.wanted,
-            n_unexpected=one.n_unexpected,
-            n=one.n,
-            on_fail=one.on_fail.value,
-            value=one.value,
-            at_least=one.at_least,
-            at_most=one.at_most,
-        )
-        for one in measures
-    )
+    return tuple(one.result(passed=one.name not in failed) for one in measures)
 
 
 def share(found: int, n: int, what: str) -> str:

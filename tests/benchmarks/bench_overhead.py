@@ -25,11 +25,13 @@ from prefect_dask import DaskTaskRunner
 from candist_core.config import RunConfig, parse_config
 from candist_core.stages.plan import plan_annotation
 from flows.annotation import annotate_shards
+from flows.approval import approve_cost
+from flows.distillation import check_place
 from flows.gate import Gate
 from flows.progress import Watch
 from flows.runner import Cluster
 from flows.server import private_server, quiet_environment
-from tasks.check import check_annotations
+from tasks.check import check_annotations, check_corpus
 from tasks.ingest import ingest_corpus
 from tasks.policy import as_is
 from tests.benchmarks.bench_annotate import SPEC, measure, serve, stage, texts_of
@@ -41,13 +43,16 @@ def annotate_only(config: RunConfig) -> dict[str, float]:
     since = time.perf_counter()
     with Watch() as watch:
         cluster = Cluster(config.compute, watch.hear)
+        check_place(config)
         ingested = ingest_corpus(config)
+        checks = [*check_corpus(config, ingested)]
+        approve_cost(config)
         marks = [time.perf_counter()]
         cluster.connect()
         marks.append(time.perf_counter())
         annotated = annotate_shards(plan_annotation(config), ingested.texts, cluster, watch, Gate())
         marks.append(time.perf_counter())
-        checks = check_annotations(config, as_is(annotated))
+        checks += check_annotations(config, as_is(annotated))
         marks.append(time.perf_counter())
     assert not any(check.stops for check in checks)
     assert sum(report.annotations.rows for report in annotated) == ingested.n_texts

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows.server import quiet_environment
+from tests.flows.corpora import demo_config, write_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -162,16 +163,15 @@ def test_a_broken_template_costs_one_start_and_no_more(environment, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["environment", "profile"])
-def test_a_configured_api_is_yielded_and_nothing_is_started(environment, tmp_path, place):
-    url = "http://127.0.0.1:9/api"
+def test_a_configured_api_is_yielded_and_nothing_is_started(environment, tmp_path, prefect_server, place):
     if place == "environment":
-        environment["PREFECT_API_URL"] = url
+        environment["PREFECT_API_URL"] = prefect_server
     else:
         (tmp_path / "home" / ".prefect").mkdir()
-        profiles = f'active = "ours"\n[profiles.ours]\nPREFECT_API_URL = "{url}"\n'
+        profiles = f'active = "ours"\n[profiles.ours]\nPREFECT_API_URL = "{prefect_server}"\n'
         (tmp_path / "home" / ".prefect" / "profiles.toml").write_text(profiles)
     out, _ = run(ONLY_START, environment, tmp_path)
-    assert out == [url]
+    assert out == [prefect_server]
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
@@ -184,3 +184,14 @@ def test_quiet_environment_says_what_to_set_and_sets_nothing():
     quiet["DO_NOT_TRACK"] = "0"
     assert quiet_environment()["DO_NOT_TRACK"] == "1"
     assert dict(os.environ) == before
+
+
+def test_a_configured_server_that_is_not_there_is_one_sentence(tmp_path):
+    path = write_config(tmp_path, demo_config(tmp_path, n=4))
+    environment = os.environ | {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "flows.cli", "run", str(path), "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("candist: Prefect server at http://127.0.0.1:9/api: no answer (ConnectError); start it")
