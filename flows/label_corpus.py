@@ -21,6 +21,7 @@ from candist_core.publish import Published
 from candist_core.reports import AnnotateReport, CheckResult, DistillReport, IngestReport, PredictReport, RunReports
 from candist_core.stages.ingest import find_ingested
 from candist_core.stages.predict import find_labels
+from candist_core.stages.preflight import preflight
 from flows.approval import approve_cost, person_to_ask
 from flows.distillation import check_place, train_student
 from flows.gate import Gate
@@ -67,6 +68,8 @@ def label_corpus(config: RunConfig) -> Published:
         stack.callback(listen(watch.hear))
         stack.enter_context(observed(config, runtime.flow_run.id, watch))
         cluster = Cluster(config.compute, watch.hear)
+        # Nobody has looked before where a deployment starts; workers elsewhere may hold the keys alone.
+        preflight(config, will_ask=not (config.compute.address or config.compute.cluster_class))
         check_place(config)
         ingested = _ingest(config, watch)
         checks = _pass(gate, "corpus", check_corpus(config, ingested))

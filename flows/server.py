@@ -50,6 +50,9 @@ _SILENCE = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
+# The shipped automation marks a run as Crashed that is silent for three times as long (deployments/automations.yaml).
+_SIGNS_OF_LIFE = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+
 _SERVER_SETTINGS = {
     "PREFECT_LOGGING_LEVEL": "ERROR",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
@@ -71,7 +74,7 @@ _UI_SETTINGS = {
 
 
 def quiet_environment() -> dict[str, str]:
-    """Environment variables of a silent run: Prefect, Dask, Great Expectations, Hugging Face.
+    """Environment variables of a run that prints, logs and tells nobody more than it should: Prefect, Dask, and others.
 
     They count only for what is imported after they are set, and for processes started after.
 
@@ -79,7 +82,7 @@ def quiet_environment() -> dict[str, str]:
         >>> quiet_environment()["DO_NOT_TRACK"]
         '1'
     """
-    return _NO_TRACKING | _SILENCE
+    return _NO_TRACKING | _SILENCE | _SIGNS_OF_LIFE
 
 
 @contextmanager

@@ -17,7 +17,6 @@ import psutil
 _WATCH_S = 0.5
 # What a flow that is told to end may take to bring its replies into the store.
 _PATIENCE_S = 12.0
-HEARTBEAT_S = "30"
 
 
 @contextmanager
@@ -29,8 +28,6 @@ def started_worker(pool: str, home: Path) -> Iterator["subprocess.Popen[bytes]"]
     with (home / "worker.log").open("ab") as words:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.worker", "--pool", pool, "--parent", str(os.getpid())],
-            # So often a run says that it lives; see deployments/automations.yaml.
-            env=os.environ | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": HEARTBEAT_S},
             stdin=subprocess.DEVNULL,
             stdout=words,
             stderr=words,

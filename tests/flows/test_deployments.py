@@ -17,6 +17,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
 from candist_core.config import load_config
+from flows.server import quiet_environment
 
 FOLDER = Path(__file__).parents[2] / "deployments"
 POOLS = {"candist": "process", "candist-docker": "docker", "candist-kubernetes": "kubernetes", "candist-gpu": "process"}
@@ -55,6 +56,15 @@ def test_workers_give_the_signs_of_life_that_the_automation_waits_for():
     }
     within_s = AutomationCore.model_validate(dead).trigger.within.total_seconds()
     assert all(2 * beat <= within_s <= 120 for beat in beat_s)
+
+
+def test_the_automation_watches_every_flow_of_ours_and_no_other():
+    (dead,) = yaml.safe_load((FOLDER / "automations.yaml").read_text())["automations"]
+    flows = {load_flow_from_entrypoint(entry["entrypoint"], use_placeholder_flow=False).name for entry in entries()}
+    watched = dead["trigger"]["match_related"]
+    assert watched == {"prefect.resource.role": "flow", "prefect.resource.name": watched["prefect.resource.name"]}
+    assert set(watched["prefect.resource.name"]) == flows
+    assert quiet_environment()["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
 
 
 def test_the_automation_of_the_docs_is_one_that_prefect_takes():
