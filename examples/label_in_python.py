@@ -20,7 +20,7 @@ MESSAGES = {
 
 
 def settings(folder: Path) -> dict[str, object]:
-    """What a YAML file would hold; see docs/index.md for the file."""
+    """What a YAML file would hold; deployments/configs/demo.yaml is one."""
     return {
         "name": "messages",
         "task": {

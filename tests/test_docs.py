@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from candist_core.config import parse_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,3 +74,11 @@ def test_every_page_that_the_readme_names_is_there():
     named = set(re.findall(r"docs/[\w/]+\.(?:md|png|py)", (ROOT / "README.md").read_text(encoding="utf-8")))
     assert named
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_the_file_on_the_page_about_your_own_corpus_is_a_configuration():
+    page = (ROOT / "docs/corpus.md").read_text(encoding="utf-8")
+    (whole,) = [block for block in re.findall(r"```yaml\n(.+?)```", page, re.DOTALL) if block.startswith("name:")]
+    assert parse_config(yaml.safe_load(whole)).task.label_names == ("praise", "complaint")
+    other = whole.replace("kind: zeroshot", "#").replace("# kind", "kind").replace("# model", "model")
+    assert parse_config(yaml.safe_load(other)).teacher.kind == "openai"

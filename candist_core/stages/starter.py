@@ -111,6 +111,7 @@ _HEAD = """\
 # teacher.kind zeroshot guesses by similarity, free and offline. For a language model write instead:
 #   teacher: {kind: openai, model: gpt-4o-mini}              the key is read from $OPENAI_API_KEY
 #   teacher: {kind: openai, model: ..., base_url: "http://localhost:8000/v1"}   vLLM, Ollama and others
+# and take checks.max_review_rate out again, if it stands here: it lets a guess pass that leaves most labels to people.
 # Say in task.instruction what the texts are, and give each label a description: both help any teacher.
 """
 
