@@ -24,6 +24,7 @@ from prefect_dask import DaskTaskRunner
 
 from candist_core.config import RunConfig, parse_config
 from candist_core.stages.plan import plan_annotation
+from candist_core.stages.preflight import preflight
 from flows.annotation import annotate_shards
 from flows.approval import approve_cost
 from flows.distillation import check_place
@@ -43,6 +44,7 @@ def annotate_only(config: RunConfig) -> dict[str, float]:
     since = time.perf_counter()
     with Watch() as watch:
         cluster = Cluster(config.compute, watch.hear)
+        preflight(config)
         check_place(config)
         ingested = ingest_corpus(config)
         checks = [*check_corpus(config, ingested)]
