@@ -6,7 +6,7 @@ import time
 import pytest
 
 from candist_core.edges.store import open_store
-from candist_core.errors import GateError
+from candist_core.errors import ConfigError, GateError
 from candist_core.stages.ingest import ingest_corpus
 from flows.label_corpus import label_corpus
 from tests.fakes import ChatServer, user_text
@@ -47,6 +47,23 @@ def test_answers_that_name_no_label_are_paid_for_in_the_first_shard_only(tmp_pat
             label_corpus(config)
         assert len(server.requests) == 60, "a run again finds what was wrong before it asks"
     assert not (tmp_path / "published").exists()
+
+
+def test_a_flow_started_by_whomever_looks_before_it_asks_for_what_it_would_find_when_all_is_paid(
+    tmp_path, prefect_server
+):
+    wrong = {
+        "name": "x",
+        "on": "labels",
+        "expectation": "ExpectColumnValuesToBeBetween",
+        "arguments": '{"column": "no"}',
+    }
+    with ChatServer(answer=lambda body: "no idea") as server:
+        config = live(tmp_path, server, expectations=[wrong])
+        with pytest.raises(ConfigError, match="no"):
+            label_corpus(config)
+        assert server.requests == []
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_shard_that_goes_wrong_later_stops_those_that_run_and_those_to_come(tmp_path, prefect_server):
