@@ -107,8 +107,8 @@ class Teacher(Protocol):
             TeacherError: no request ever will; the run stops.
         """
 
-    async def close(self) -> None:
-        """Release connections."""
+    async def close(self, is_kept: bool = True) -> None:
+        """Release connections. Unless every reply given is kept, remove nothing that could bring one again."""
 
 
 class RateLimit(Protocol):

@@ -238,7 +238,7 @@ class ScriptedTeacher:
         finally:
             self.in_flight -= 1
 
-    async def close(self) -> None:
+    async def close(self, is_kept: bool = True) -> None:
         self.is_closed = True
 
 

@@ -161,8 +161,23 @@ class StoreReplyLog:
         self._own.pop(path, None)
 
     def close(self) -> None:
-        """Flush, merge this part's chunks into one table, and remove the spool."""
-        self.flush()
+        """Flush, merge this part's chunks into one table, and remove the spool.
+
+        Where the store takes no reply, the spool stays and is let go: the next `lookup` of anybody brings it in.
+        """
+        try:
+            self.flush()
+            self._merge_chunks()
+        finally:
+            with self._appending:
+                if self._spool is not None and self._spool_path is not None:
+                    if not self._pending:
+                        self._spool_path.unlink(missing_ok=True)
+                    # A lock that outlived this would make its replies a living process's, for all time to come.
+                    os.close(self._spool)
+                    self._spool = self._spool_path = None
+
+    def _merge_chunks(self) -> None:
         own = re.compile(re.escape(f"{self._folder}/{self._part}-") + r"\d+-[0-9a-f]{8}\.parquet")
         chunks = [path for path in self._paths() if own.fullmatch(path)]
         if len(chunks) > 1:
@@ -173,11 +188,6 @@ class StoreReplyLog:
                 self._write_table(pl.concat(frames).unique("request_key", keep="first", maintain_order=True))
             # Only now: a death before this leaves replies twice, never none.
             self._store.delete(chunks)
-        with self._appending:
-            if self._spool is not None and self._spool_path is not None:
-                self._spool_path.unlink(missing_ok=True)
-                os.close(self._spool)
-                self._spool = self._spool_path = None
 
     def _frame(self, path: str) -> pl.DataFrame | None:
         """A chunk's rows, from memory where it was written here of late; None when it is gone."""

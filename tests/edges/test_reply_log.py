@@ -31,7 +31,7 @@ from candist_core.prompt import compile_prompt
 from candist_core.spec import LabelSpec, TaskSpec
 from candist_core.tables import ANNOTATIONS, REPLIES, check
 from candist_core.teacher_config import TeacherConfig
-from tests.fakes import ChatServer
+from tests.fakes import ChatServer, ScriptedTeacher
 
 
 def reply_of(key, text="spam", **fields):
@@ -367,6 +367,50 @@ def test_a_flush_that_fails_loses_nothing_and_the_next_one_brings_it_all(open_lo
     place.is_down = False
     log.flush()
     assert set(open_log("00001").lookup(["a", "b"])) == {"a", "b"}
+
+
+def test_a_log_that_could_not_be_closed_lets_its_replies_go_to_the_next_one_in_the_same_process(open_log, store, spool):
+    place = Wayward(store)
+    log = StoreReplyLog(place, "teacher", "00000", spool)
+    log.append(reply_of("a"))
+    place.is_down = True
+    with pytest.raises(TransientError):
+        log.close()
+    assert len(spools(spool)) == 1
+    place.is_down = False
+    assert set(open_log("00001").lookup(["a"])) == {"a"}
+    assert spools(spool) == []
+
+
+def test_a_log_that_could_not_be_closed_can_be_closed_later(open_log, store):
+    place = Wayward(store)
+    log = open_log(place=place)
+    log.append(reply_of("a"))
+    place.is_down = True
+    with pytest.raises(TransientError):
+        log.close()
+    log.append(reply_of("b"))
+    place.is_down = False
+    log.close()
+    assert set(open_log("00001").lookup(["a", "b"])) == {"a", "b"}
+
+
+def test_an_annotation_tried_again_after_its_store_was_away_asks_nothing_twice(store, spool):
+    place, teacher = Wayward(store), ScriptedTeacher()
+    place.is_down = True
+
+    def attempt():
+        with closing(StoreReplyLog(place, "teacher", "00000", spool)) as log:
+            prompt = compile_prompt(KILL_SPEC, TeacherConfig())
+            config = TeacherConfig(max_in_flight=4)
+            return asyncio.run(annotate(KILL_TEXTS, KILL_SPEC, prompt, teacher, log, config))
+
+    with pytest.raises(TransientError):
+        attempt()
+    place.is_down = False
+    result = attempt()
+    assert (result.annotations.height, result.usage.n_reused, result.usage.n_requests) == (200, 200, 0)
+    assert sorted(teacher.asked) == sorted(KILL_TEXTS["doc_id"])
 
 
 def test_chunks_that_their_part_merges_during_a_lookup_are_found_under_their_new_name(open_log, store):
