@@ -30,6 +30,11 @@ def whole() -> float:
     return 1.0
 
 
+def nothing() -> float:
+    """The share of someone who is to stop."""
+    return 0.0
+
+
 @dataclass(eq=False, slots=True)
 class Sent:
     """One request under way."""
@@ -82,6 +87,11 @@ class Pace:
         """Whether the run wants nothing sent any more."""
         self._look(self._clock())
         return self._part <= 0.0
+
+    def stop(self) -> None:
+        """Let nothing leave any more."""
+        self._share, self._part = nothing, 0.0
+        self._freed.set()
 
     async def ready(self, request: Request) -> Sent | None:
         """Wait until a request may leave, in the order of asking; None when nothing may any more."""

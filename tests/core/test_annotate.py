@@ -265,6 +265,68 @@ def test_an_error_that_nobody_foresaw_is_not_taken_for_a_bad_row():
         run(many(9), ScriptedTeacher(script={"d4": [ZeroDivisionError()]}))
 
 
+class OneEndsTheRun(ScriptedTeacher):
+    """The key is refused at d3 while twenty are under way; d7 never comes back."""
+
+    n_begun = 0
+
+    async def ask(self, request):
+        self.n_begun += 1
+        if request.doc_id == "d7":
+            await asyncio.Event().wait()
+        while request.doc_id == "d3" and self.n_begun < 20:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.0 if request.doc_id == "d3" else 0.05)
+        return await super().ask(request)
+
+
+def test_an_error_that_ends_the_run_leaves_replies_under_way_time_to_come_back_and_asks_nothing_more(monkeypatch):
+    # Five seconds in earnest; a test need not last that long.
+    monkeypatch.setattr("candist_core.asking._GRACE_S", 0.2)
+    price, log = Price(1.0, 1.0, 1.0), MemoryLog()
+    allowance = Allowance(1.0, price)
+    teacher = OneEndsTheRun(script={"d3": [TeacherError("teacher", "a refusal", "a key", "set one")]}, cost_usd=1e-6)
+    with pytest.raises(TeacherError, match="a refusal"):
+        run(many(400), teacher, log, max_in_flight=20, allowance=allowance)
+    assert teacher.n_begun == 20
+    assert {reply.doc_id for reply in log.kept.values()} == {f"d{i}" for i in range(20)} - {"d3", "d7"}
+    assert allowance.reserved_usd == pytest.approx(0.0)
+    assert allowance.spent_usd == pytest.approx(18e-6)
+
+
+@pytest.mark.slow
+def test_requests_that_wait_for_another_attempt_do_not_hold_up_the_end_of_a_failed_run():
+    script = {f"d{i}": [FAILING] * 9 for i in range(3)} | {"d3": [TeacherError("teacher", "a", "b", "c")]}
+    started_at = time.monotonic()
+    with pytest.raises(TeacherError):
+        run(many(4), ScriptedTeacher(script=script, latency_s=0.01), patience=Patience(base_s=600.0, cap_s=600.0))
+    assert time.monotonic() - started_at < 3.0
+
+
+def test_replies_under_way_while_the_store_is_away_are_kept(monkeypatch):
+    monkeypatch.setattr("candist_core.asking.FLUSH_REPLIES", 4)
+
+    class Away(MemoryLog):
+        def flush(self):
+            if self.pending and len(self.pending) < 20:
+                raise TransientError("store", "HTTP 503")
+            super().flush()
+
+    log = Away()
+
+    def latency(request):
+        return 0.01 if int(request.doc_id[1:]) < 4 else 0.1
+
+    class Teacher(ScriptedTeacher):
+        async def ask(self, request):
+            await asyncio.sleep(latency(request))
+            return await super().ask(request)
+
+    with pytest.raises(TransientError, match="HTTP 503"):
+        run(many(400), Teacher(), log, max_in_flight=20)
+    assert 20 <= len(log.kept) < 30
+
+
 def test_the_allowance_is_never_overspent_though_many_slots_spend_at_once():
     price = Price(1.0, 1.0, 1.0)
     bound = bound_usd(price)
