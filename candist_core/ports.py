@@ -131,6 +131,10 @@ ShareOf = Callable[[], float]
 class ReplyLog(Protocol):
     """Keeps every reply that was paid for."""
 
+    @property
+    def has_any(self) -> bool:
+        """Whether any reply was kept, whoever asked; as of the last lookup."""
+
     def lookup(self, keys: Iterable[str]) -> Mapping[str, Reply]:
         """Replies already kept, by request key."""
 

@@ -254,6 +254,10 @@ class MemoryLog:
     def lookup(self, keys: Iterable[str]) -> Mapping[str, Reply]:
         return {key: self.kept[key] for key in keys if key in self.kept}
 
+    @property
+    def has_any(self) -> bool:
+        return bool(self.kept)
+
     def append(self, reply: Reply) -> None:
         self.pending[reply.request_key] = reply
 

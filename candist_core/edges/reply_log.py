@@ -78,6 +78,11 @@ class StoreReplyLog:
         found = {key: unflushed[key] for key in wanted if key in unflushed}
         return found | {reply.request_key: reply for reply in self._stored(wanted)}
 
+    @property
+    def has_any(self) -> bool:
+        """Whether the store held any reply of this teacher at the last lookup, or one was appended since."""
+        return bool(self._pending) or self._index.n_entries > 0
+
     def append(self, reply: Reply) -> None:
         """Keep one reply from now on: it is with the operating system when this returns."""
         line = _LINE.dump_json(reply) + b"\n"

@@ -224,11 +224,63 @@ def test_an_endpoint_that_never_answers_ends_in_one_sentence_about_the_endpoint(
     with pytest.raises(TeacherError) as caught:
         run(many(400), teacher)
     assert str(caught.value) == (
-        "teacher scripted:1 at http://127.0.0.1:1/v1: found no answer to the first 4 requests in 3 attempts each "
+        "teacher scripted:1 at http://127.0.0.1:1/v1: found no answer to the first 8 texts in 3 attempts each "
         "(connection refused), wanted an endpoint that answers chat completions; "
         "check that it runs and that teacher.base_url is right, then run again"
     )
-    assert len(teacher.asked) <= 4 * 5
+    assert len(teacher.asked) <= (8 + 4) * 3
+
+
+def elsewhere():
+    """A log that holds a reply of another shard."""
+    return MemoryLog([Reply(PROMPT.request("x", "elsewhere").key, "x", '{"candidates": ["spam"]}', "stop")])
+
+
+def test_an_outage_at_the_start_of_a_shard_is_no_wrong_endpoint_once_another_shard_was_answered():
+    teacher = ScriptedTeacher(script={f"d{i}": [FAILING] * 9 for i in range(400)})
+    with pytest.raises(TransientError, match="no answer"):
+        run(many(400), teacher, elsewhere())
+
+
+def test_an_outage_that_ends_is_waited_out_by_a_shard_that_begins_in_it():
+    up_at = time.monotonic() + 0.2
+
+    class Rising(ScriptedTeacher):
+        async def ask(self, request):
+            if time.monotonic() < up_at:
+                self.asked.append(request.doc_id)
+                raise FAILING
+            return await super().ask(request)
+
+    patience = Patience(base_s=0.02, cap_s=0.1, max_pause_s=5.0)
+    teacher = Rising()
+    result = run(many(100), teacher, elsewhere(), max_in_flight=32, max_attempts=5, patience=patience)
+    assert result.annotations["status"].unique().to_list() == ["ok"]
+    # Once the window has failed, only probes leave.
+    assert len(teacher.asked) <= 100 + 32 + 10
+
+
+def test_one_text_that_always_fails_alone_in_a_shard_is_a_reject_once_another_shard_was_answered():
+    result = run(many(1), ScriptedTeacher(script={"d0": [FAILING] * 9}), elsewhere())
+    assert result.rejects.select("doc_id", "reason").rows() == [("d0", "transient")]
+
+
+def test_with_one_request_under_way_a_first_text_that_always_fails_says_nothing_of_the_endpoint():
+    result = run(many(50), ScriptedTeacher(script={"d0": [FAILING] * 9}), max_in_flight=1)
+    assert result.rejects["doc_id"].to_list() == ["d0"]
+    assert result.annotations["status"].to_list().count("ok") == 49
+
+
+def test_the_samples_of_one_text_that_always_fails_are_not_taken_for_many_texts():
+    def always(request):
+        raise FAILING
+
+    class Poisoned(ScriptedTeacher):
+        async def ask(self, request):
+            return always(request) if request.doc_id == "d0" else await super().ask(request)
+
+    result = run(many(20), Poisoned(), samples=10, temperature=0.5, max_in_flight=1)
+    assert result.rejects["doc_id"].to_list() == ["d0"]
 
 
 def test_an_endpoint_that_refused_for_the_rate_is_no_wrong_endpoint():
@@ -246,7 +298,7 @@ def test_many_failing_rows_with_answers_between_them_are_rejects():
 def test_an_endpoint_that_falls_silent_later_is_a_transient_error_and_rejects_nothing_for_good():
     log = MemoryLog()
     teacher = ScriptedTeacher(script={f"d{i}": [FAILING] * 9 for i in range(20, 400)})
-    with pytest.raises(TransientError, match="no answer to 8 requests in a row"):
+    with pytest.raises(TransientError, match="no answer to 8 texts in a row"):
         run(many(400), teacher, log)
     assert len(log.kept) == 20
 

@@ -267,7 +267,7 @@ def test_a_wrong_endpoint_ends_in_one_sentence_instead_of_rejecting_the_corpus(c
     with pytest.raises(TeacherError) as caught:
         label(closed_url, *texts(50), max_in_flight=4, max_attempts=2)
     assert str(caught.value).startswith(
-        f"teacher openai:gpt-4o-mini at {closed_url}: found no answer to the first 4 requests in 2 attempts each "
+        f"teacher openai:gpt-4o-mini at {closed_url}: found no answer to the first 8 texts in 2 attempts each "
         "(connection refused), wanted an endpoint that answers chat completions; "
     )
 

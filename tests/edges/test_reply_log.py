@@ -138,7 +138,19 @@ def test_only_the_keys_asked_for_come_back(open_log):
 
 
 def test_an_empty_log_finds_nothing(open_log):
-    assert dict(open_log().lookup(["a"])) == {}
+    log = open_log()
+    assert dict(log.lookup(["a"])) == {}
+    assert not log.has_any
+
+
+def test_after_a_lookup_a_log_knows_of_replies_to_other_requests_and_of_no_other_teachers(open_log, store):
+    log = open_log()
+    log.append(reply_of("a"))
+    log.flush()
+    # Another store object of no known place stands for another process.
+    other, stranger = open_log("00001", place=Wayward(store)), open_log(teacher_key="teacher2")
+    assert dict(other.lookup(["b"])) == dict(stranger.lookup(["b"])) == {}
+    assert (other.has_any, stranger.has_any) == (True, False)
 
 
 def test_replies_that_are_not_flushed_yet_are_found_too(open_log):
