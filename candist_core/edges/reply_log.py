@@ -272,21 +272,30 @@ class StoreReplyLog:
             os.close(spool)
 
     def _recover(self) -> None:
-        """Bring the spools of dead processes into the store and remove them."""
+        """Bring the spools of dead processes into the store and remove them; wait for whoever is about it already."""
         try:
-            for path in sorted(self._spool_dir.glob("*.jsonl")):
-                if (spool := _open_if_dead(path)) is None:
-                    continue
-                with spool:
-                    replies: dict[str, Reply] = {}
-                    for reply in _replies_in(spool, path):
-                        replies.setdefault(reply.request_key, reply)
-                    if replies:
-                        with self._flushing:
-                            self._write_chunk(replies.values())
-                    path.unlink(missing_ok=True)
+            # None is left once another has brought it into the store.
+            if not any(self._spool_dir.glob("*.jsonl")):
+                return
+            with (self._spool_dir / ".recovering").open("wb") as turn:
+                # A spool that another one recovers is locked, as one at work is; its chunk has to be there first.
+                fcntl.flock(turn, fcntl.LOCK_EX)
+                for path in sorted(self._spool_dir.glob("*.jsonl")):
+                    self._recover_one(path)
         except OSError as error:
             raise self._unusable(error) from error
+
+    def _recover_one(self, path: Path) -> None:
+        if (spool := _open_if_dead(path)) is None:
+            return
+        with spool:
+            replies: dict[str, Reply] = {}
+            for reply in _replies_in(spool, path):
+                replies.setdefault(reply.request_key, reply)
+            if replies:
+                with self._flushing:
+                    self._write_chunk(replies.values())
+            path.unlink(missing_ok=True)
 
     def _unusable(self, error: OSError) -> StoreError:
         found = (error.strerror or type(error).__name__).lower()

@@ -215,6 +215,29 @@ def test_a_killed_annotation_is_taken_up_again_to_equal_bytes_and_pays_no_kept_r
     assert resumed == unbroken
 
 
+def test_two_workers_that_start_again_both_find_the_replies_of_a_dead_one(open_log, store, spool):
+    folder = spool / "teacher"
+    folder.mkdir(parents=True)
+    (folder / "dead-1.jsonl").write_text(json.dumps(asdict(reply_of("a"))) + "\n")
+    first, found = Wayward(store), {}
+    logs = {"00006": open_log("00006", place=first), "00007": open_log("00007", place=Wayward(store))}
+
+    def look(part):
+        found[part] = set(logs[part].lookup(["a"]))
+
+    second = threading.Thread(target=look, args=["00007"])
+
+    def write_slowly():
+        second.start()
+        # As to a bucket far away: the second one looks before the chunk is there.
+        second.join(0.1)
+
+    first.during_write = write_slowly
+    look("00006")
+    second.join()
+    assert found == {"00006": {"a"}, "00007": {"a"}}
+
+
 @pytest.mark.slow
 def test_a_line_that_death_cut_is_dropped_and_the_others_are_kept(open_log, store, spool):
     run_and_kill(spool, store, 3)
