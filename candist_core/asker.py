@@ -1,12 +1,19 @@
 """How one request gets its reply: attempts, waits between them, and when to give up. Times are seconds.
 
-A `TransientError` uses up an attempt. A refusal for the rate uses up none: the request is put off and its slot is free
-for another.
+A `TransientError` uses up an attempt, a `ForbiddenError` all of them. A refusal for the rate uses up none: the request
+is put off and its slot is free for another.
 """
 
 from collections import Counter
 
-from candist_core.errors import RateLimitedError, RowError, SilentError, TeacherError, TransientError
+from candist_core.errors import (
+    ForbiddenError,
+    RateLimitedError,
+    RowError,
+    SilentError,
+    TeacherError,
+    TransientError,
+)
 from candist_core.pace import Pace, Patience, Sent
 from candist_core.ports import Reply, Request, Teacher
 
@@ -35,7 +42,8 @@ class Asker:
         Raises:
             RateLimitedError: refused for the rate; ask again in `put_off_s`.
             RowError: the endpoint refuses this request for good, or its attempts are used up.
-            TeacherError: the teacher says so, or the first texts used up their attempts and none was ever answered.
+            TeacherError: the teacher says so, or the first texts used up their attempts and none was ever answered,
+                or texts in a row are forbidden.
             TransientError: the endpoint fell silent, or refuses everything for its rate for too long.
         """
         while (sent := await self.pace.ready(request)) is not None:
@@ -54,6 +62,9 @@ class Asker:
             except RowError:
                 self._note_answer(sent, None)
                 raise
+            except ForbiddenError as error:
+                self.pace.failed(sent)
+                raise self._given_up(request, error) from error
             except BaseException:
                 self.pace.failed(sent)
                 raise
@@ -77,12 +88,16 @@ class Asker:
         self._dry.clear()
         self.pace.answered(sent, reply, self._teacher.quotas)
 
-    def _given_up(self, request: Request, error: TransientError) -> RowError | TransientError | TeacherError:
+    def _given_up(
+        self, request: Request, error: TransientError | ForbiddenError
+    ) -> RowError | TransientError | TeacherError:
         """What to make of a request without attempts left: its own fault, or the endpoint's."""
         self._dry.add(request.doc_id)
         n_dry, is_known = len(self._dry), self.pace.is_known
         if n_dry < (_MAX_DRY if is_known else min(self._n_texts, _MAX_DRY)):
-            return RowError("transient", str(error))
+            return RowError("transient", error.detail if isinstance(error, ForbiddenError) else str(error))
+        if isinstance(error, ForbiddenError):
+            return error
         if is_known:
             return TransientError(error.what, f"no answer to {n_dry} texts in a row, last: {error.detail}")
         return SilentError(
