@@ -64,7 +64,10 @@ class Asker:
                 raise
             except ForbiddenError as error:
                 self.pace.failed(sent)
-                raise self._given_up(request, error) from error
+                if (outcome := self._given_up(request, error)) is error:
+                    # Its own cause, it could not cross Dask.
+                    raise
+                raise outcome from error
             except BaseException:
                 self.pace.failed(sent)
                 raise

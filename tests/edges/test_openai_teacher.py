@@ -216,8 +216,10 @@ def test_a_text_that_a_firewall_stops_is_a_reject_that_a_later_run_asks_again():
 @pytest.mark.parametrize("step", [fakes.status(403), fakes.page(403)])
 def test_an_endpoint_that_forbids_every_text_ends_the_run(step):
     with ChatServer(lambda body: step) as server:
-        with pytest.raises(TeacherError, match=r"a key that is refused \(HTTP 403\)"):
+        with pytest.raises(TeacherError, match=r"a key that is refused \(HTTP 403\)") as caught:
             label(server.base_url, *texts(200))
+        # An error that is its own cause cannot cross Dask.
+        assert caught.value.__cause__ is None
         assert len(server.requests) <= 8 + 8
 
 
