@@ -100,15 +100,16 @@ async def annotate(
     requests = {request.key: request for own in reversed(asked.values()) for request in own}
     kept = await asyncio.to_thread(_kept, log, questions, requests)
     read = _Reader(spec, config)
-    pace = Pace(_limits_of(config, len(requests)), patience, share, shared)
+    # What another shard was answered tells of the endpoint as well.
+    is_known = bool(kept) or log.has_any
+    pace = Pace(_limits_of(config, len(requests)), patience, share, shared, is_known=is_known)
     left = [request for own in asked.values() for request in own if requests[request.key] is request]
     left = [request for request in left if request.key not in kept]
     asker = Asker(
         teacher,
         pace,
         max_attempts=config.max_attempts,
-        n_slots=min(pace.window.size, len(left)),
-        is_known=bool(kept),
+        n_texts=len({request.doc_id for request in left}),
         patience=patience,
     )
     reused_usd = sum(reply.cost_usd or 0.0 for reply in kept.values())

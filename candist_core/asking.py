@@ -1,6 +1,7 @@
 """The slots of one call: as many requests under way as the pace allows, paid within the allowance, each reply kept.
 
-A `RowError` fails its request; any other error stops the call. On any way out every reply that arrived is in the store.
+A `RowError` fails its request; any other error stops the call, once what is under way has had some seconds to come
+back. On any way out every reply that arrived is in the store.
 """
 
 import asyncio
@@ -69,6 +70,7 @@ class Asking:
     failures: dict[str, RowError] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     _is_spent: bool = False
+    _error: Exception | None = None
     _slots: set[asyncio.Task[None]] = field(default_factory=set)
     _n_unflushed: int = 0
     _told_at: float = -_PROGRESS_AFTER_S
@@ -92,7 +94,7 @@ class Asking:
             error = _first(errors)
         finally:
             await asyncio.to_thread(self.log.flush)
-        if error is not None:
+        if (error := self._error or error) is not None:
             raise error
         self._show_progress(is_last=True)
 
@@ -110,6 +112,19 @@ class Asking:
             self._all_done.set()
 
     async def _slot(self) -> None:
+        try:
+            await self._take_turns()
+        except Exception as error:
+            self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        """Send nothing more; raised here, an error would cancel replies that are paid for already."""
+        self._error = self._error or error
+        self._work.stop()
+        self.asker.pace.stop()
+        self._settled.set()
+
+    async def _take_turns(self) -> None:
         while (request := await self._work.next()) is not None:
             try:
                 if not await self._handle_within(request):
@@ -185,10 +200,14 @@ class Asking:
             self._flush_now.clear()
             if self._n_unflushed and self._slots:
                 self._n_unflushed = 0
-                await asyncio.to_thread(self.log.flush)
+                try:
+                    await asyncio.to_thread(self.log.flush)
+                except Exception as error:
+                    self._end(error)
+                    return
 
     async def _stop_when_asked(self) -> None:
-        """Once nobody waits for this call any more, end it: what is under way has some seconds to come back."""
+        """Once the call has failed, or nobody waits for it, end it: what is under way has some seconds to come back."""
         while not await self._is_done_in(_LOOK_AFTER_S):
             if self.asker.pace.is_stopped:
                 self._work.stop()

@@ -9,7 +9,8 @@ CandistError
     │   ├── SourceError       the corpus
     │   │   └── EmptySourceError  there is no file of it yet
     │   ├── TeacherError      the endpoint, its key, its replies
-    │   │   └── SilentError   a server that does not answer at all: a wrong address, or it is down
+    │   │   ├── SilentError   a server that does not answer at all: a wrong address, or it is down
+    │   │   └── ForbiddenError    HTTP 403: a key without rights, or a text that somebody on the way stops
     │   ├── StudentError      the student's weights or what it is to learn from
     │   ├── StoreError        the place where tables or versions are kept
     │   └── ReviewError       the answers of people who reviewed texts
@@ -79,6 +80,15 @@ class TeacherError(BadInputError):
 
 class SilentError(TeacherError):
     """A server that does not answer at all: a wrong address, or it is down. Ends the run, which may be run again."""
+
+
+class ForbiddenError(TeacherError):
+    """HTTP 403: a key without rights, or one text that a filter on the way stops; `detail` is the raw answer."""
+
+    def __init__(self, thing: str, found: str, wanted: str, next_step: str, detail: str = "") -> None:
+        super().__init__(thing, found, wanted, next_step)
+        self.args = (thing, found, wanted, next_step, detail)
+        self.detail = detail
 
 
 class StudentError(BadInputError):

@@ -30,6 +30,11 @@ def whole() -> float:
     return 1.0
 
 
+def nothing() -> float:
+    """The share of someone who is to stop."""
+    return 0.0
+
+
 @dataclass(eq=False, slots=True)
 class Sent:
     """One request under way."""
@@ -51,6 +56,7 @@ class Pace:
         patience: how long refusals and failures are borne.
         share: this call's part of the limits; 0.0 stops it.
         shared: a limit kept elsewhere, used instead of the user's limits of rate.
+        is_known: whether the endpoint has answered before; until it has, a failure is no outage.
         clock: seconds; `time.monotonic` when None.
         sleep: waits so many seconds.
     """
@@ -61,6 +67,8 @@ class Pace:
         patience: Patience = PATIENCE,
         share: ShareOf = whole,
         shared: RateLimit | None = None,
+        *,
+        is_known: bool = False,
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -74,7 +82,7 @@ class Pace:
         self._learned = LearnedRate(default_wait_s=2 * patience.base_s)
         self._paced = Bucket(math.inf, 1.0)
         self._known = KnownLimits(limits, is_shared=shared is not None)
-        self._breaker, self._is_known = Breaker(patience), False
+        self._breaker, self.is_known = Breaker(patience), is_known
         self._line, self._freed = asyncio.Lock(), asyncio.Event()
 
     @property
@@ -82,6 +90,11 @@ class Pace:
         """Whether the run wants nothing sent any more."""
         self._look(self._clock())
         return self._part <= 0.0
+
+    def stop(self) -> None:
+        """Let nothing leave any more."""
+        self._share, self._part = nothing, 0.0
+        self._freed.set()
 
     async def ready(self, request: Request) -> Sent | None:
         """Wait until a request may leave, in the order of asking; None when nothing may any more."""
@@ -110,7 +123,7 @@ class Pace:
         """Note an answer, good or bad, that shows that the endpoint works; `reply` tells its tokens."""
         now = self._clock()
         self._release()
-        self._is_known = True
+        self.is_known = True
         n_probes = self._breaker.n_probes
         if self._breaker.answered(sent.is_probe):
             self._learned.resume(now, was_long=n_probes > 1)
@@ -131,7 +144,7 @@ class Pace:
         self._release()
         if error is None:
             self._breaker.cancelled(sent.is_probe)
-        elif self._is_known:
+        elif self.is_known:
             self._breaker.failed(now, sent.is_probe, self.n_in_flight, error.retry_after_s)
             if self._breaker.is_silent(now):
                 raise TransientError(error.what, f"no answer in {self._patience.max_pause_s:g} s, last: {error.detail}")
@@ -144,7 +157,7 @@ class Pace:
         """
         now = self._clock()
         self._release()
-        self._is_known = True
+        self.is_known = True
         self._known.hear(quotas, self.n_in_flight, now)
         is_shut = not sent.is_probe and self._learned.refused(sent.number, now, error.retry_after_s)
         if sent.is_probe or (is_shut and not self._breaker.is_shut):

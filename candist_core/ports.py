@@ -107,8 +107,8 @@ class Teacher(Protocol):
             TeacherError: no request ever will; the run stops.
         """
 
-    async def close(self) -> None:
-        """Release connections."""
+    async def close(self, is_kept: bool = True) -> None:
+        """Release connections. Unless every reply given is kept, remove nothing that could bring one again."""
 
 
 class RateLimit(Protocol):
@@ -130,6 +130,10 @@ ShareOf = Callable[[], float]
 
 class ReplyLog(Protocol):
     """Keeps every reply that was paid for."""
+
+    @property
+    def has_any(self) -> bool:
+        """Whether any reply was kept, whoever asked; as of the last lookup."""
 
     def lookup(self, keys: Iterable[str]) -> Mapping[str, Reply]:
         """Replies already kept, by request key."""

@@ -107,7 +107,7 @@ class Endpoint:
                 if (quotas := gate.quotas(now)) != Quotas():
                     self.quotas = quotas
 
-    async def close(self) -> None:
+    async def close(self, is_kept: bool = True) -> None:
         pass
 
 

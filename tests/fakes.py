@@ -238,7 +238,7 @@ class ScriptedTeacher:
         finally:
             self.in_flight -= 1
 
-    async def close(self) -> None:
+    async def close(self, is_kept: bool = True) -> None:
         self.is_closed = True
 
 
@@ -253,6 +253,10 @@ class MemoryLog:
 
     def lookup(self, keys: Iterable[str]) -> Mapping[str, Reply]:
         return {key: self.kept[key] for key in keys if key in self.kept}
+
+    @property
+    def has_any(self) -> bool:
+        return bool(self.kept)
 
     def append(self, reply: Reply) -> None:
         self.pending[reply.request_key] = reply

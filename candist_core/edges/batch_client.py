@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from candist_core.batch import COMPLETIONS_PATH
 from candist_core.edges.chat import ChatWire
-from candist_core.errors import CandistError, RowError, TeacherError, TransientError
+from candist_core.errors import CandistError, ForbiddenError, RowError, TeacherError, TransientError
 from candist_core.teacher_config import TeacherConfig
 
 if TYPE_CHECKING:
@@ -212,6 +212,9 @@ class BatchClient:
         failure = self._wire.failure(status, response.headers, response.content)
         if isinstance(failure, RowError):
             raise self._refused("a refusal", failure.detail)
+        if isinstance(failure, ForbiddenError):
+            # A file or a batch is no text that could be at fault.
+            raise TeacherError(failure.thing, failure.found, failure.wanted, failure.next_step)
         raise failure
 
     def _refused(self, what: str, detail: str) -> TeacherError:

@@ -106,15 +106,15 @@ class BatchTeacher:
         self._delivered.add(request.key)
         return reply
 
-    async def close(self) -> None:
-        """Stop waiting, drop the records of batches whose every reply was delivered, close the connections."""
+    async def close(self, is_kept: bool = True) -> None:
+        """Stop waiting, drop the records of batches whose every reply was delivered and is kept, close connections."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for _, future in (pair for waiting in self._waiting.values() for pair in waiting):
             future.cancel()
-        await self._tracker.close(self._delivered)
+        await self._tracker.close(self._delivered if is_kept else frozenset())
 
     def _collect(self, request: Request) -> None:
         """Put a request into the collection, which is sorted when it is full or no more come."""

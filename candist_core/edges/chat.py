@@ -10,13 +10,14 @@ import math
 import re
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from candist_core.budget import Price, cost_usd
-from candist_core.errors import CandistError, RateLimitedError, RowError, TeacherError, TransientError
+from candist_core.errors import CandistError, ForbiddenError, RateLimitedError, RowError, TeacherError, TransientError
 from candist_core.ports import PromptHead, Quota, Quotas, Reply, Request
 from candist_core.teacher_config import TeacherConfig
 
@@ -27,12 +28,52 @@ _MAX_DETAIL_CHARS = 2000
 _MAX_ERROR_CHARS, _MIN_KEY_CHARS = 100_000, 8
 # OpenAI's reasoning models take no temperature, and no model of theirs still needs max_tokens under that name.
 _REASONING = re.compile(r"^(o\d|gpt-5(?!.*chat))")
-_ROW_REASONS = frozenset({"context_length_exceeded", "content_filter"})
+_TOO_LONG, _FILTERED = "context_length_exceeded", "content_filter"
+_ROW_REASONS = frozenset({_TOO_LONG, _FILTERED})
+# Servers of one's own and gateways name no code. vLLM and SGLang: "context length", "maximum model length"; llama.cpp:
+# "context size"; TGI: "`inputs` tokens", "`inputs` must have less than"; others: the rest.
+_SAYS_TOO_LONG = re.compile(
+    r"context[ _]?(length|size|window|limit)|maximum (model|prompt) length|prompt is too long"
+    r"|`inputs` (tokens|must have less)|maximum number of tokens allowed",
+    re.IGNORECASE,
+)
 # These name a setting of the request, which is the same for every text.
 _SETTING_CODES = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter"})
 # Many gateways send no usage or odd counts; none is beyond this.
 _MAX_COUNT = 2**53
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What an error's body says: its code, the setting that it names, its words; empty where it says nothing.
+
+    `is_flagged`: it is about this text's contents, as OpenRouter's moderation writes it.
+    """
+
+    code: str = ""
+    param: str = ""
+    message: str = ""
+    is_flagged: bool = False
+
+    @classmethod
+    def of(cls, body: bytes) -> "_Said":
+        """Read OpenAI's form, and that of older vLLM servers, which is the same without `error` around it."""
+        try:
+            data = json.loads(body)
+        except (ValueError, RecursionError):
+            return cls()
+        error = data.get("error", data) if isinstance(data, dict) else None
+        if not isinstance(error, dict):
+            return cls(message=_clean(error))
+        metadata = error.get("metadata")
+        metadata = metadata if isinstance(metadata, dict) else {}
+        is_flagged = not metadata.keys().isdisjoint({"reasons", "flagged_input"})
+        # A gateway quotes the provider's own words as `raw`.
+        message = f"{_clean(error.get('message'))} {_clean(metadata.get('raw'))}"
+        # Some write the HTTP status as the code.
+        code = _clean(error.get("code")) or _clean(error.get("type"))
+        return cls(code, _clean(error.get("param")), message, is_flagged)
 
 
 class ChatWire:
@@ -85,8 +126,8 @@ class ChatWire:
     def failure(self, status: int, headers: Mapping[str, str], body: bytes) -> CandistError:
         """What an answer that is no success means: wait, try again, reject the row, or stop the run."""
         config, place = self._config, self.place
-        model, (code, param) = config.model_name, _code_of(body)
-        param = self.redacted(param)
+        model, said = config.model_name, _Said.of(body)
+        code, param = said.code, self.redacted(said.param)
         wait_s = retry_after_s(headers)
         if code == "insufficient_quota" or status == 402:
             step = "raise the account's limit or use another key, then run again; paid replies are kept"
@@ -95,7 +136,12 @@ class ChatWire:
             return RateLimitedError(place, "HTTP 429", wait_s)
         if status in (401, 403):
             found, wanted = f"a key that is refused (HTTP {status})", f"one that may use {model}"
-            return TeacherError(f"teacher at {place}", found, wanted, f"set {key_name(config)} to a valid key")
+            step = f"set {key_name(config)} to a valid key"
+            if status == 401:
+                return TeacherError(f"teacher at {place}", found, wanted, step)
+            if said.is_flagged:
+                return RowError(_FILTERED, self._detail(status, body))
+            return ForbiddenError(f"teacher at {place}", found, wanted, step, self._detail(status, body))
         if status < 400 or status in (404, 405, 410):
             found, wanted = f"no chat completions of model {model!r} (HTTP {status})", "a model that is served there"
             return TeacherError(f"teacher at {place}", found, wanted, "check teacher.base_url and teacher.model")
@@ -105,9 +151,16 @@ class ChatWire:
             found = f"a refusal of the setting {param[:100]!r} (HTTP {status}, {code})"
             step = "change the teacher's settings or its model"
             return TeacherError(f"teacher at {place}", found, f"settings that {model} takes", step)
-        reason = code if code in _ROW_REASONS else "rejected by the endpoint"
-        detail = self.redacted(body.decode("utf-8", "replace")[:_MAX_ERROR_CHARS])
-        return RowError(reason, f"HTTP {status}: {detail}"[:_MAX_DETAIL_CHARS])
+        reason = "rejected by the endpoint"
+        if code in _ROW_REASONS:
+            reason = code
+        elif _SAYS_TOO_LONG.search(said.message):
+            reason = _TOO_LONG
+        return RowError(reason, self._detail(status, body))
+
+    def _detail(self, status: int, body: bytes) -> str:
+        said = self.redacted(body.decode("utf-8", "replace")[:_MAX_ERROR_CHARS])
+        return f"HTTP {status}: {said}"[:_MAX_DETAIL_CHARS]
 
     def redacted(self, text: str) -> str:
         """The text with `[key]` for the API key, as an endpoint may write it."""
@@ -194,17 +247,6 @@ def _seconds(text: str | None) -> float | None:
 def _written_turn(turn: tuple[str, str]) -> bytes:
     user, assistant = ({"role": role, "content": text} for role, text in zip(("user", "assistant"), turn, strict=True))
     return f"{json.dumps(user)}, {json.dumps(assistant)}, ".encode()
-
-
-def _code_of(body: bytes) -> tuple[str, str]:
-    """The error's code and the setting it names, as OpenAI writes them; empty where the body says nothing."""
-    try:
-        error = json.loads(body).get("error")
-    except (ValueError, RecursionError, AttributeError):
-        return "", ""
-    if not isinstance(error, dict):
-        return "", ""
-    return _clean(error.get("code") or error.get("type")), _clean(error.get("param"))
 
 
 def _clean(text: object) -> str:

@@ -75,7 +75,7 @@ class OpenAITeacher:
         # Raised out here, it carries no trace of the session's error, whose text may quote the key.
         raise failure
 
-    async def close(self) -> None:
+    async def close(self, is_kept: bool = True) -> None:
         """Close the connections; a later `ask` opens new ones."""
         session, self._session = self._session, None
         if session is not None:

@@ -68,7 +68,7 @@ class ReplayTeacher:
             logprobs=found.logprobs,
         )
 
-    async def close(self) -> None:
+    async def close(self, is_kept: bool = True) -> None:
         """Nothing is open."""
 
     def missing_replies(self, doc_ids: Iterable[str]) -> list[str]:

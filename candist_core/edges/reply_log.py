@@ -78,6 +78,11 @@ class StoreReplyLog:
         found = {key: unflushed[key] for key in wanted if key in unflushed}
         return found | {reply.request_key: reply for reply in self._stored(wanted)}
 
+    @property
+    def has_any(self) -> bool:
+        """Whether the store held any reply of this teacher at the last lookup, or one was appended since."""
+        return bool(self._pending) or self._index.n_entries > 0
+
     def append(self, reply: Reply) -> None:
         """Keep one reply from now on: it is with the operating system when this returns."""
         line = _LINE.dump_json(reply) + b"\n"
@@ -161,8 +166,23 @@ class StoreReplyLog:
         self._own.pop(path, None)
 
     def close(self) -> None:
-        """Flush, merge this part's chunks into one table, and remove the spool."""
-        self.flush()
+        """Flush, merge this part's chunks into one table, and remove the spool.
+
+        Where the store takes no reply, the spool stays and is let go: the next `lookup` of anybody brings it in.
+        """
+        try:
+            self.flush()
+            self._merge_chunks()
+        finally:
+            with self._appending:
+                if self._spool is not None and self._spool_path is not None:
+                    if not self._pending:
+                        self._spool_path.unlink(missing_ok=True)
+                    # A lock that outlived this would make its replies a living process's, for all time to come.
+                    os.close(self._spool)
+                    self._spool = self._spool_path = None
+
+    def _merge_chunks(self) -> None:
         own = re.compile(re.escape(f"{self._folder}/{self._part}-") + r"\d+-[0-9a-f]{8}\.parquet")
         chunks = [path for path in self._paths() if own.fullmatch(path)]
         if len(chunks) > 1:
@@ -173,11 +193,6 @@ class StoreReplyLog:
                 self._write_table(pl.concat(frames).unique("request_key", keep="first", maintain_order=True))
             # Only now: a death before this leaves replies twice, never none.
             self._store.delete(chunks)
-        with self._appending:
-            if self._spool is not None and self._spool_path is not None:
-                self._spool_path.unlink(missing_ok=True)
-                os.close(self._spool)
-                self._spool = self._spool_path = None
 
     def _frame(self, path: str) -> pl.DataFrame | None:
         """A chunk's rows, from memory where it was written here of late; None when it is gone."""
@@ -257,21 +272,30 @@ class StoreReplyLog:
             os.close(spool)
 
     def _recover(self) -> None:
-        """Bring the spools of dead processes into the store and remove them."""
+        """Bring the spools of dead processes into the store and remove them; wait for whoever is about it already."""
         try:
-            for path in sorted(self._spool_dir.glob("*.jsonl")):
-                if (spool := _open_if_dead(path)) is None:
-                    continue
-                with spool:
-                    replies: dict[str, Reply] = {}
-                    for reply in _replies_in(spool, path):
-                        replies.setdefault(reply.request_key, reply)
-                    if replies:
-                        with self._flushing:
-                            self._write_chunk(replies.values())
-                    path.unlink(missing_ok=True)
+            # None is left once another has brought it into the store.
+            if not any(self._spool_dir.glob("*.jsonl")):
+                return
+            with (self._spool_dir / ".recovering").open("wb") as turn:
+                # A spool that another one recovers is locked, as one at work is; its chunk has to be there first.
+                fcntl.flock(turn, fcntl.LOCK_EX)
+                for path in sorted(self._spool_dir.glob("*.jsonl")):
+                    self._recover_one(path)
         except OSError as error:
             raise self._unusable(error) from error
+
+    def _recover_one(self, path: Path) -> None:
+        if (spool := _open_if_dead(path)) is None:
+            return
+        with spool:
+            replies: dict[str, Reply] = {}
+            for reply in _replies_in(spool, path):
+                replies.setdefault(reply.request_key, reply)
+            if replies:
+                with self._flushing:
+                    self._write_chunk(replies.values())
+            path.unlink(missing_ok=True)
 
     def _unusable(self, error: OSError) -> StoreError:
         found = (error.strerror or type(error).__name__).lower()

@@ -71,7 +71,7 @@ class ZeroShotTeacher:
         text = await answer
         return Reply(request.key, request.doc_id, text, "stop", cost_usd=0.0, latency_s=time.monotonic() - started)
 
-    async def close(self) -> None:
+    async def close(self, is_kept: bool = True) -> None:
         """Wait for what is under way; whoever asked gets an answer."""
         if self._worker is not None:
             await self._worker

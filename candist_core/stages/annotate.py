@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -197,8 +196,9 @@ class _Shard:
         teacher = self.teacher_of(role)
         log = open_reply_log(self.plan, role, self.store, self.part)
         limit = open_redis_limit(role.teacher, must_answer=False)
+        is_kept = False
         try:
-            with closing(log):
+            try:
                 return await annotate(
                     texts,
                     self._config.task,
@@ -213,8 +213,11 @@ class _Shard:
                     on_progress=self._tell,
                     part=self.part,
                 )
+            finally:
+                log.close()
+                is_kept = True
         finally:
-            await teacher.close()
+            await teacher.close(is_kept)
             if limit is not None:
                 await limit.close()
 

@@ -39,7 +39,7 @@ class AbsentTeacher:
         """
         raise RowError("no kept reply", "nothing is asked while annotations are verified")
 
-    async def close(self) -> None:
+    async def close(self, is_kept: bool = True) -> None:
         """Nothing is open."""
 
 

@@ -48,7 +48,7 @@ class InstantTeacher:
         text = f'{{"candidates": ["label_{len(request.text) % 12}"]}}'
         return Reply(request.key, request.doc_id, text, "stop", 100, 80, 8, 0.0001, 0.2)
 
-    async def close(self) -> None:
+    async def close(self, is_kept: bool = True) -> None:
         """Nothing is open."""
 
 

@@ -224,11 +224,63 @@ def test_an_endpoint_that_never_answers_ends_in_one_sentence_about_the_endpoint(
     with pytest.raises(TeacherError) as caught:
         run(many(400), teacher)
     assert str(caught.value) == (
-        "teacher scripted:1 at http://127.0.0.1:1/v1: found no answer to the first 4 requests in 3 attempts each "
+        "teacher scripted:1 at http://127.0.0.1:1/v1: found no answer to the first 8 texts in 3 attempts each "
         "(connection refused), wanted an endpoint that answers chat completions; "
         "check that it runs and that teacher.base_url is right, then run again"
     )
-    assert len(teacher.asked) <= 4 * 5
+    assert len(teacher.asked) <= (8 + 4) * 3
+
+
+def elsewhere():
+    """A log that holds a reply of another shard."""
+    return MemoryLog([Reply(PROMPT.request("x", "elsewhere").key, "x", '{"candidates": ["spam"]}', "stop")])
+
+
+def test_an_outage_at_the_start_of_a_shard_is_no_wrong_endpoint_once_another_shard_was_answered():
+    teacher = ScriptedTeacher(script={f"d{i}": [FAILING] * 9 for i in range(400)})
+    with pytest.raises(TransientError, match="no answer"):
+        run(many(400), teacher, elsewhere())
+
+
+def test_an_outage_that_ends_is_waited_out_by_a_shard_that_begins_in_it():
+    up_at = time.monotonic() + 0.2
+
+    class Rising(ScriptedTeacher):
+        async def ask(self, request):
+            if time.monotonic() < up_at:
+                self.asked.append(request.doc_id)
+                raise FAILING
+            return await super().ask(request)
+
+    patience = Patience(base_s=0.02, cap_s=0.1, max_pause_s=5.0)
+    teacher = Rising()
+    result = run(many(100), teacher, elsewhere(), max_in_flight=32, max_attempts=5, patience=patience)
+    assert result.annotations["status"].unique().to_list() == ["ok"]
+    # Once the window has failed, only probes leave.
+    assert len(teacher.asked) <= 100 + 32 + 10
+
+
+def test_one_text_that_always_fails_alone_in_a_shard_is_a_reject_once_another_shard_was_answered():
+    result = run(many(1), ScriptedTeacher(script={"d0": [FAILING] * 9}), elsewhere())
+    assert result.rejects.select("doc_id", "reason").rows() == [("d0", "transient")]
+
+
+def test_with_one_request_under_way_a_first_text_that_always_fails_says_nothing_of_the_endpoint():
+    result = run(many(50), ScriptedTeacher(script={"d0": [FAILING] * 9}), max_in_flight=1)
+    assert result.rejects["doc_id"].to_list() == ["d0"]
+    assert result.annotations["status"].to_list().count("ok") == 49
+
+
+def test_the_samples_of_one_text_that_always_fails_are_not_taken_for_many_texts():
+    def always(request):
+        raise FAILING
+
+    class Poisoned(ScriptedTeacher):
+        async def ask(self, request):
+            return always(request) if request.doc_id == "d0" else await super().ask(request)
+
+    result = run(many(20), Poisoned(), samples=10, temperature=0.5, max_in_flight=1)
+    assert result.rejects["doc_id"].to_list() == ["d0"]
 
 
 def test_an_endpoint_that_refused_for_the_rate_is_no_wrong_endpoint():
@@ -246,7 +298,7 @@ def test_many_failing_rows_with_answers_between_them_are_rejects():
 def test_an_endpoint_that_falls_silent_later_is_a_transient_error_and_rejects_nothing_for_good():
     log = MemoryLog()
     teacher = ScriptedTeacher(script={f"d{i}": [FAILING] * 9 for i in range(20, 400)})
-    with pytest.raises(TransientError, match="no answer to 8 requests in a row"):
+    with pytest.raises(TransientError, match="no answer to 8 texts in a row"):
         run(many(400), teacher, log)
     assert len(log.kept) == 20
 
@@ -263,6 +315,68 @@ def test_a_few_rows_that_always_fail_on_a_restart_are_rejects_and_not_a_wrong_en
 def test_an_error_that_nobody_foresaw_is_not_taken_for_a_bad_row():
     with pytest.raises(ZeroDivisionError):
         run(many(9), ScriptedTeacher(script={"d4": [ZeroDivisionError()]}))
+
+
+class OneEndsTheRun(ScriptedTeacher):
+    """The key is refused at d3 while twenty are under way; d7 never comes back."""
+
+    n_begun = 0
+
+    async def ask(self, request):
+        self.n_begun += 1
+        if request.doc_id == "d7":
+            await asyncio.Event().wait()
+        while request.doc_id == "d3" and self.n_begun < 20:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.0 if request.doc_id == "d3" else 0.05)
+        return await super().ask(request)
+
+
+def test_an_error_that_ends_the_run_leaves_replies_under_way_time_to_come_back_and_asks_nothing_more(monkeypatch):
+    # Five seconds in earnest; a test need not last that long.
+    monkeypatch.setattr("candist_core.asking._GRACE_S", 0.2)
+    price, log = Price(1.0, 1.0, 1.0), MemoryLog()
+    allowance = Allowance(1.0, price)
+    teacher = OneEndsTheRun(script={"d3": [TeacherError("teacher", "a refusal", "a key", "set one")]}, cost_usd=1e-6)
+    with pytest.raises(TeacherError, match="a refusal"):
+        run(many(400), teacher, log, max_in_flight=20, allowance=allowance)
+    assert teacher.n_begun == 20
+    assert {reply.doc_id for reply in log.kept.values()} == {f"d{i}" for i in range(20)} - {"d3", "d7"}
+    assert allowance.reserved_usd == pytest.approx(0.0)
+    assert allowance.spent_usd == pytest.approx(18e-6)
+
+
+@pytest.mark.slow
+def test_requests_that_wait_for_another_attempt_do_not_hold_up_the_end_of_a_failed_run():
+    script = {f"d{i}": [FAILING] * 9 for i in range(3)} | {"d3": [TeacherError("teacher", "a", "b", "c")]}
+    started_at = time.monotonic()
+    with pytest.raises(TeacherError):
+        run(many(4), ScriptedTeacher(script=script, latency_s=0.01), patience=Patience(base_s=600.0, cap_s=600.0))
+    assert time.monotonic() - started_at < 3.0
+
+
+def test_replies_under_way_while_the_store_is_away_are_kept(monkeypatch):
+    monkeypatch.setattr("candist_core.asking.FLUSH_REPLIES", 4)
+
+    class Away(MemoryLog):
+        def flush(self):
+            if self.pending and len(self.pending) < 20:
+                raise TransientError("store", "HTTP 503")
+            super().flush()
+
+    log = Away()
+
+    def latency(request):
+        return 0.01 if int(request.doc_id[1:]) < 4 else 0.1
+
+    class Teacher(ScriptedTeacher):
+        async def ask(self, request):
+            await asyncio.sleep(latency(request))
+            return await super().ask(request)
+
+    with pytest.raises(TransientError, match="HTTP 503"):
+        run(many(400), Teacher(), log, max_in_flight=20)
+    assert 20 <= len(log.kept) < 30
 
 
 def test_the_allowance_is_never_overspent_though_many_slots_spend_at_once():

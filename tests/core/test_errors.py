@@ -16,6 +16,7 @@ def every_class(root=CandistError):
 
 ARGUMENTS = {
     "BadInputError": ("thing", "this", "that", "do it"),
+    "ForbiddenError": ("thing", "this", "that", "do it", "detail"),
     "TransientError": ("what", "detail", 1.5),
     "ContractError": ("labels/1", "a", "b"),
     "EmptyCandidateSetError": (3, 2),

@@ -381,6 +381,13 @@ def test_a_refusal_for_good_ends_the_run_at_once_and_leaves_no_record(server, tm
     assert not records(tmp_path)
 
 
+def test_a_batch_that_is_forbidden_is_no_fault_of_its_texts_however_few_they_are(server, tmp_path):
+    label(server.base_url, tmp_path, texts_of(5))
+    server.faults["create"].append(fakes.status(403))
+    with pytest.raises(TeacherError, match="OPENAI_API_KEY"):
+        label(server.base_url, tmp_path, texts_of(6))
+
+
 @pytest.mark.parametrize("step", [fakes.status(500), fakes.status(429), fakes.cut(), fakes.page(502), fakes.page(),
                                   fakes.raw("{}"), fakes.raw("[1]")])  # fmt: skip
 @pytest.mark.parametrize("route", ["upload", "create", "retrieve"])

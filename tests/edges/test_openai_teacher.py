@@ -181,6 +181,88 @@ def test_a_refused_key_ends_the_run_and_stands_nowhere(server, number, caplog):
     assert KEY not in caplog.text
 
 
+def flagged(**metadata):
+    error = {"message": "flagged", "code": 403, "metadata": metadata}
+    return fakes.raw(json.dumps({"error": error}), 403)
+
+
+@pytest.mark.parametrize("step", [flagged(reasons=["hate"]), flagged(flagged_input="text 3")])
+def test_a_text_that_moderation_flags_is_one_reject_and_the_others_are_labelled(step):
+    def answer(body):
+        return step if user_text(body) == "text 3" else '{"candidates": ["ham"]}'
+
+    with ChatServer(answer) as server:
+        result = label(server.base_url, *texts(20))
+    assert result.rejects.select("doc_id", "reason").rows() == [("d3", "content_filter")]
+    assert result.rejects["detail"][0].startswith("HTTP 403: ")
+    assert result.annotations["status"].to_list().count("ok") == 19
+
+
+def test_a_text_that_a_firewall_stops_is_a_reject_that_a_later_run_asks_again():
+    def answer(body):
+        return fakes.page(403) if user_text(body) == "text 3" else '{"candidates": ["ham"]}'
+
+    log = MemoryLog()
+    with ChatServer(answer) as server:
+        first = label(server.base_url, *texts(20), log=log)
+        # Now it stands alone.
+        again = label(server.base_url, *texts(20), log=log)
+        assert len(server.requests) == 21
+    assert first.rejects.select("doc_id", "reason").rows() == [("d3", "transient")]
+    assert first.rejects["detail"][0] == "HTTP 403: <html>hello</html>"
+    assert again.rejects.equals(first.rejects)
+
+
+@pytest.mark.parametrize("step", [fakes.status(403), fakes.page(403)])
+def test_an_endpoint_that_forbids_every_text_ends_the_run(step):
+    with ChatServer(lambda body: step) as server:
+        with pytest.raises(TeacherError, match=r"a key that is refused \(HTTP 403\)") as caught:
+            label(server.base_url, *texts(200))
+        # An error that is its own cause cannot cross Dask.
+        assert caught.value.__cause__ is None
+        assert len(server.requests) <= 8 + 8
+
+
+def test_a_key_that_is_revoked_in_the_middle_ends_the_run_soon_and_what_was_answered_is_kept():
+    log, n_good = MemoryLog(), 50
+
+    def answer(body):
+        return '{"candidates": ["ham"]}' if len(server.requests) <= n_good else fakes.status(403)
+
+    with ChatServer(answer) as server, pytest.raises(TeacherError, match="set OPENAI_API_KEY to a valid key"):
+        label(server.base_url, *texts(300), log=log)
+    assert len(log.kept) == n_good
+    assert len(server.requests) <= n_good + 8 + 8
+
+
+def test_a_first_text_that_is_forbidden_says_nothing_of_the_key():
+    def answer(body):
+        return fakes.status(403) if user_text(body) == "text 0" else '{"candidates": ["ham"]}'
+
+    with ChatServer(answer) as server:
+        result = label(server.base_url, *texts(20), max_in_flight=1)
+    assert result.rejects["doc_id"].to_list() == ["d0"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": 400, "type": "BadRequestError", "message": "This model's maximum context length is 4096 tokens."},
+        {"code": 400, "type": "exceed_context_size_error", "message": "the request exceeds the available context size"},
+        {"message": "The decoder prompt (length 9) is longer than the maximum model length of 8."},
+        {"code": 400, "message": "Provider returned error", "metadata": {"raw": "prompt is too long: 9 tokens > 8"}},
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096",
+    ],
+)
+@pytest.mark.parametrize("is_bare", [False, True], ids=["in error", "bare"])
+def test_a_text_that_is_too_long_is_known_by_the_words_of_servers_that_name_no_code(server, error, is_bare):
+    said = error if is_bare and isinstance(error, dict) else {"error": error}
+    server.script([fakes.raw(json.dumps(said), 400)])
+    with pytest.raises(RowError) as caught:
+        ask(server.base_url)
+    assert caught.value.reason == "context_length_exceeded"
+
+
 @pytest.mark.parametrize("number", [404, 405, 302])
 def test_a_wrong_path_model_or_redirect_names_endpoint_and_model(server, number):
     server.script([fakes.status(number, location="http://127.0.0.1:9/elsewhere")])
@@ -267,7 +349,7 @@ def test_a_wrong_endpoint_ends_in_one_sentence_instead_of_rejecting_the_corpus(c
     with pytest.raises(TeacherError) as caught:
         label(closed_url, *texts(50), max_in_flight=4, max_attempts=2)
     assert str(caught.value).startswith(
-        f"teacher openai:gpt-4o-mini at {closed_url}: found no answer to the first 4 requests in 2 attempts each "
+        f"teacher openai:gpt-4o-mini at {closed_url}: found no answer to the first 8 texts in 2 attempts each "
         "(connection refused), wanted an endpoint that answers chat completions; "
     )
 

@@ -31,7 +31,7 @@ from candist_core.prompt import compile_prompt
 from candist_core.spec import LabelSpec, TaskSpec
 from candist_core.tables import ANNOTATIONS, REPLIES, check
 from candist_core.teacher_config import TeacherConfig
-from tests.fakes import ChatServer
+from tests.fakes import ChatServer, ScriptedTeacher
 
 
 def reply_of(key, text="spam", **fields):
@@ -138,7 +138,19 @@ def test_only_the_keys_asked_for_come_back(open_log):
 
 
 def test_an_empty_log_finds_nothing(open_log):
-    assert dict(open_log().lookup(["a"])) == {}
+    log = open_log()
+    assert dict(log.lookup(["a"])) == {}
+    assert not log.has_any
+
+
+def test_after_a_lookup_a_log_knows_of_replies_to_other_requests_and_of_no_other_teachers(open_log, store):
+    log = open_log()
+    log.append(reply_of("a"))
+    log.flush()
+    # Another store object of no known place stands for another process.
+    other, stranger = open_log("00001", place=Wayward(store)), open_log(teacher_key="teacher2")
+    assert dict(other.lookup(["b"])) == dict(stranger.lookup(["b"])) == {}
+    assert (other.has_any, stranger.has_any) == (True, False)
 
 
 def test_replies_that_are_not_flushed_yet_are_found_too(open_log):
@@ -201,6 +213,29 @@ def test_a_killed_annotation_is_taken_up_again_to_equal_bytes_and_pays_no_kept_r
     assert 56 <= n_kept < 200
     assert n_asked == 200 - n_kept
     assert resumed == unbroken
+
+
+def test_two_workers_that_start_again_both_find_the_replies_of_a_dead_one(open_log, store, spool):
+    folder = spool / "teacher"
+    folder.mkdir(parents=True)
+    (folder / "dead-1.jsonl").write_text(json.dumps(asdict(reply_of("a"))) + "\n")
+    first, found = Wayward(store), {}
+    logs = {"00006": open_log("00006", place=first), "00007": open_log("00007", place=Wayward(store))}
+
+    def look(part):
+        found[part] = set(logs[part].lookup(["a"]))
+
+    second = threading.Thread(target=look, args=["00007"])
+
+    def write_slowly():
+        second.start()
+        # As to a bucket far away: the second one looks before the chunk is there.
+        second.join(0.1)
+
+    first.during_write = write_slowly
+    look("00006")
+    second.join()
+    assert found == {"00006": {"a"}, "00007": {"a"}}
 
 
 @pytest.mark.slow
@@ -367,6 +402,50 @@ def test_a_flush_that_fails_loses_nothing_and_the_next_one_brings_it_all(open_lo
     place.is_down = False
     log.flush()
     assert set(open_log("00001").lookup(["a", "b"])) == {"a", "b"}
+
+
+def test_a_log_that_could_not_be_closed_lets_its_replies_go_to_the_next_one_in_the_same_process(open_log, store, spool):
+    place = Wayward(store)
+    log = StoreReplyLog(place, "teacher", "00000", spool)
+    log.append(reply_of("a"))
+    place.is_down = True
+    with pytest.raises(TransientError):
+        log.close()
+    assert len(spools(spool)) == 1
+    place.is_down = False
+    assert set(open_log("00001").lookup(["a"])) == {"a"}
+    assert spools(spool) == []
+
+
+def test_a_log_that_could_not_be_closed_can_be_closed_later(open_log, store):
+    place = Wayward(store)
+    log = open_log(place=place)
+    log.append(reply_of("a"))
+    place.is_down = True
+    with pytest.raises(TransientError):
+        log.close()
+    log.append(reply_of("b"))
+    place.is_down = False
+    log.close()
+    assert set(open_log("00001").lookup(["a", "b"])) == {"a", "b"}
+
+
+def test_an_annotation_tried_again_after_its_store_was_away_asks_nothing_twice(store, spool):
+    place, teacher = Wayward(store), ScriptedTeacher()
+    place.is_down = True
+
+    def attempt():
+        with closing(StoreReplyLog(place, "teacher", "00000", spool)) as log:
+            prompt = compile_prompt(KILL_SPEC, TeacherConfig())
+            config = TeacherConfig(max_in_flight=4)
+            return asyncio.run(annotate(KILL_TEXTS, KILL_SPEC, prompt, teacher, log, config))
+
+    with pytest.raises(TransientError):
+        attempt()
+    place.is_down = False
+    result = attempt()
+    assert (result.annotations.height, result.usage.n_reused, result.usage.n_requests) == (200, 200, 0)
+    assert sorted(teacher.asked) == sorted(KILL_TEXTS["doc_id"])
 
 
 def test_chunks_that_their_part_merges_during_a_lookup_are_found_under_their_new_name(open_log, store):

@@ -294,7 +294,7 @@ def test_a_server_that_is_started_anew_is_waited_for_and_asked_again_only_for_wh
 def test_an_outage_beyond_all_attempts_ends_the_call_and_the_next_one_asks_only_the_rest():
     weather, latency_s = good_until(15, fakes.status(500))
     log = MemoryLog()
-    silent = pytest.raises(TransientError, match="no answer to 8 requests in a row, last: HTTP 500")
+    silent = pytest.raises(TransientError, match="no answer to 8 texts in a row, last: HTTP 500")
     with ChatServer(weather, latency_s=latency_s) as server, bounded(), silent:
         label(server.base_url, log=log, max_attempts=3, patience=replace(PATIENCE, cap_s=0.01))
     assert max(weather.asked.values()) == 3

@@ -2,17 +2,22 @@
 
 import json
 import logging
+import shutil
 
 import polars as pl
 import pytest
 
+from candist_core.batch import BatchPace
+from candist_core.edges.batch_teacher import BatchTeacher
 from candist_core.edges.store import open_store
+from candist_core.errors import CandistError
 from candist_core.stages.annotate import annotate_shard
 from candist_core.stages.estimate import estimate_run
 from candist_core.stages.ingest import ingest_corpus
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.verify import verify_annotations
 from candist_core.teacher_config import Combine, ShotChoice, TeacherMode
+from tests.batch_server import BatchServer
 from tests.fakes import ChatServer, Step, reply, status, user_text
 from tests.flows.corpora import demo_config, demo_rows, write_jsonl
 
@@ -236,3 +241,26 @@ def test_an_estimate_counts_samples_teachers_and_what_kept_replies_measured(tmp_
         assert (again.n_kept, again.calls.n_calls) == (6, 12)
     halved = config.teacher.model_copy(update={"mode": TeacherMode.BATCH})
     assert estimate_run(config.model_copy(update={"name": "other", "teacher": halved})).n_kept == 6
+
+
+def test_a_batch_whose_replies_the_store_would_not_take_is_brought_again_and_not_paid_again(tmp_path, monkeypatch):
+    haste = BatchPace(quiet_s=0.01, poll_s=0.002, max_poll_s=0.01, settle_s=0.05, max_silence_s=2.0)
+    with BatchServer() as server:
+        config = config_of(tmp_path, server, mode=TeacherMode.BATCH)
+        # Its own waits are those of batches that take hours.
+        monkeypatch.setattr(
+            "candist_core.stages.annotate.open_teacher",
+            lambda plan, role, store, part, *rest: BatchTeacher(role.teacher, "key", None, store, part, pace=haste),
+        )
+        in_the_way = tmp_path / "work" / "replies"
+        server.hooks["content"] = lambda when: in_the_way.touch()
+        with pytest.raises(CandistError):
+            rows_of(config)
+        server.hooks.clear()
+        in_the_way.unlink()
+        # As on another machine.
+        shutil.rmtree(tmp_path / "work" / "spool")
+        rows, _ = rows_of(config)
+        assert {row["status"] for row in rows.values()} == {"ok"}
+        assert server.sizes == [6]
+    assert not list((tmp_path / "work").glob("batches/*/*/*.json"))
