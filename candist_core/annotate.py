@@ -14,7 +14,7 @@ from itertools import accumulate, chain, repeat
 import polars as pl
 
 from candist_core.asker import Asker
-from candist_core.asking import Asking
+from candist_core.asking import Asking, Tally
 from candist_core.budget import Allowance
 from candist_core.candidates import CandidateSet, Status
 from candist_core.ensemble import combine_samples
@@ -112,17 +112,20 @@ async def annotate(
         patience=patience,
     )
     reused_usd = sum(reply.cost_usd or 0.0 for reply in kept.values())
+    unpriced = [requests[key] for key, reply in kept.items() if reply.cost_usd is None]
+    tally = Tally(n_unpriced=len(unpriced))
     if allowance is not None:
-        allowance.spent_usd += reused_usd
+        tally.unpriced_bound_usd = sum(map(allowance.bound_usd, unpriced))
+        allowance.spent_usd += reused_usd + tally.unpriced_bound_usd
 
     def tell(n_done: int, cost_usd: float) -> None:
         on_progress(Progress("annotate", part, n_done // config.samples, len(asked), cost_usd=cost_usd))
 
     sets = {key: read(reply) for key, reply in kept.items()}
     answered_by = {key: reply.request_key for key, reply in kept.items() if reply.request_key != key}
-    call = Asking(asker, log, allowance, read, questions.shorter, tell, sets, answered_by)
+    call = Asking(asker, log, allowance, read, questions.shorter, tell, sets, answered_by, tally=tally)
     await call.run(left)
-    usage = call.tally.usage(n_reused=len(kept), reused_usd=reused_usd)
+    usage = tally.usage(n_reused=len(kept), reused_usd=reused_usd)
     result = _tables(asked, call, usage, spec, teacher.name)
     _log_line(result, part, time.monotonic() - started_at)
     read.log_missing(part)

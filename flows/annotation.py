@@ -142,7 +142,7 @@ class _Run:
         self.still_open = set(range(len(texts))) - set(self.reports)
         self.purse = Purse(plan.config.budget.max_usd)
         for i, report in self.reports.items():
-            self.purse.settle(i, report.usage.total_usd)
+            self.purse.settle(i, report.usage.charged_usd)
 
     def n_slots(self) -> int:
         """Groups at once: each has one request under way at least; one alone until a paid shard has passed its checks.
@@ -180,7 +180,7 @@ class _Run:
             for i, outcome in zip(group, result.outcomes, strict=False)
             if not isinstance(outcome, TransientError)
         }
-        costs = {i: report.usage.total_usd for i, report in reports.items()}
+        costs = {i: report.usage.charged_usd for i, report in reports.items()}
         n_left = sum(report.n_left for report in reports.values())
         if failed:
             self.purse.forfeit(group[0], costs)

@@ -30,7 +30,7 @@ class Grant:
 
     def less(self, i: int, report: AnnotateReport) -> "Grant":
         """What is left once shard i is done."""
-        return replace(self, more_usd=max(0.0, self.more_usd - (report.usage.total_usd - self.costs_usd[i])))
+        return replace(self, more_usd=max(0.0, self.more_usd - (report.usage.charged_usd - self.costs_usd[i])))
 
 
 @task(name="annotate-shards", task_run_name="annotate {name}", **STAGE)

@@ -308,6 +308,17 @@ def test_a_reply_without_a_cost_uses_up_its_whole_bound():
     teacher = ScriptedTeacher(cost_usd=None)
     result = run(many(20), teacher, allowance=Allowance(5.5 * bound_usd(price), price))
     assert result.annotations.height == 5
+    assert (result.usage.total_usd, result.usage.n_unpriced) == (0.0, 5)
+    assert result.usage.charged_usd == pytest.approx(sum(bound_usd(price, f"text {i}") for i in range(5)))
+
+
+def test_a_kept_reply_without_a_cost_counts_as_its_whole_bound():
+    price, log = Price(1.0, 1.0, 1.0), MemoryLog()
+    run(many(5), ScriptedTeacher(cost_usd=None), log)
+    result = run(many(10), ScriptedTeacher(cost_usd=None), log, allowance=Allowance(7.5 * bound_usd(price), price))
+    usage = result.usage
+    assert (usage.n_reused, usage.n_requests, usage.n_unpriced, result.n_left) == (5, 2, 7, 3)
+    assert usage.charged_usd == pytest.approx(7 * bound_usd(price))
 
 
 def test_kept_replies_count_towards_the_allowance():
