@@ -80,7 +80,7 @@ async def annotate(
         log: keeps replies; looked into first, flushed on every way out.
         config: limits, attempts, samples, cutting of texts.
         allowance: what all replies may cost, kept ones included; no cap when None.
-        share: this call's part of the limits in `config`, at any moment; 0.0 ends it.
+        share: this call's part of the limits in `config`, at any moment, of which batches have none; 0.0 ends it.
         shared: a limit of rate kept for several runs, used instead of those in `config`.
         turns: examples of its own for each text, by doc_id.
         on_progress: told at the start, about once a second, and at the end.
@@ -133,9 +133,9 @@ async def annotate(
 
 
 def _limits_of(config: TeacherConfig, n_requests: int) -> Limits:
-    # A batch holds as many requests as there are; the endpoint's limits of rate do not apply to it.
+    # A batch holds as many requests as the shard has; the endpoint's limits of rate do not apply to it.
     if config.mode is TeacherMode.BATCH:
-        return Limits(max_in_flight=max(1, n_requests))
+        return Limits(max_in_flight=max(1, n_requests), is_batched=True)
     return Limits(config.max_in_flight, config.max_requests_per_min, config.max_tokens_per_min)
 
 

@@ -154,7 +154,8 @@ class _Run:
         is_paid = any(one.kind is TeacherKind.OPENAI and one.mode is TeacherMode.LIVE for one in teachers)
         if is_paid and not any(report.checks for report in self.reports.values()):
             return 1
-        bounds = [teacher.max_in_flight for teacher in teachers if teacher.max_in_flight]
+        live = [one for one in teachers if one.mode is TeacherMode.LIVE]
+        bounds = [teacher.max_in_flight for teacher in live if teacher.max_in_flight]
         return min([self._cluster.n_slots, *bounds])
 
     def submit(self, group: Shards) -> PrefectDaskFuture[GroupResult[AnnotateReport]] | None:

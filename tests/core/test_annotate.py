@@ -354,6 +354,54 @@ def test_an_equal_text_that_was_not_asked_counts_among_those_left():
     assert result.rejects.height == 0
 
 
+class Batches(ScriptedTeacher):
+    """What is asked together travels together; of the first batch only so many requests have a result."""
+
+    def __init__(self, n_first=None):
+        super().__init__()
+        self.n_first, self.sizes = n_first, []
+        self.waiting, self.sending = [], None
+
+    async def ask(self, request):
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append(future)
+        if self.sending is None or self.sending.done():
+            self.sending = asyncio.create_task(self.send())
+        await future
+        return await super().ask(request)
+
+    async def send(self):
+        n = 0
+        while len(self.waiting) > n:
+            n = len(self.waiting)
+            await asyncio.sleep(0.05)
+        batch, self.waiting = self.waiting, []
+        self.sizes.append(len(batch))
+        n_answered = len(batch) if self.n_first is None or len(self.sizes) > 1 else self.n_first
+        for i, future in enumerate(batch):
+            expired = TransientError("endpoint", "a batch that is expired")
+            future.set_result(None) if i < n_answered else future.set_exception(expired)
+
+
+def test_a_shard_among_others_sends_all_of_its_requests_in_one_batch():
+    teacher = Batches()
+    result = run(many(100), teacher, mode="batch", share=lambda: 0.25)
+    assert (teacher.sizes, result.annotations.height) == ([100], 100)
+
+
+def test_a_shard_that_is_stopped_sends_no_batch():
+    teacher = Batches()
+    assert run(many(10), teacher, mode="batch", share=lambda: 0.0).n_left == 10
+    assert teacher.sizes == []
+
+
+def test_what_a_batch_left_without_a_result_goes_into_one_other():
+    teacher = Batches(n_first=40)
+    result = run(many(100), teacher, mode="batch")
+    assert teacher.sizes == [100, 60]
+    assert result.annotations["status"].to_list() == ["ok"] * 100
+
+
 def test_the_256th_reply_starts_a_flush_beside_the_event_loop_and_the_end_another():
     log = MemoryLog()
 
