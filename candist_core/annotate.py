@@ -98,7 +98,7 @@ async def annotate(
     questions = Questions(prompt, config)
     asked = {doc_id: requests for doc_id, requests in questions.of(check(texts, TEXTS), turns)}
     requests = {request.key: request for own in reversed(asked.values()) for request in own}
-    kept = await asyncio.to_thread(_kept, log, questions, requests)
+    kept = await asyncio.to_thread(kept_replies, log, questions, requests)
     read = _Reader(spec, config)
     pace = Pace(_limits_of(config, len(requests)), patience, share, shared)
     left = [request for own in asked.values() for request in own if requests[request.key] is request]
@@ -139,7 +139,7 @@ def _limits_of(config: TeacherConfig, n_requests: int) -> Limits:
     return Limits(config.max_in_flight, config.max_requests_per_min, config.max_tokens_per_min)
 
 
-def _kept(log: ReplyLog, questions: Questions, requests: Mapping[str, Request]) -> dict[str, Reply]:
+def kept_replies(log: ReplyLog, questions: Questions, requests: Mapping[str, Request]) -> dict[str, Reply]:
     """Replies that are there already, by the key of the request that they answer, whole or cut."""
     kept = dict(log.lookup(requests))
     cut = {

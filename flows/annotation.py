@@ -7,6 +7,7 @@ from prefect_dask.task_runners import PrefectDaskFuture
 from candist_core.errors import BudgetError, TransientError
 from candist_core.reports import AnnotateReport
 from candist_core.stages.annotate import find_annotations
+from candist_core.stages.paid import kept_usd, paid_at_most_usd
 from candist_core.stages.plan import Plan
 from candist_core.tables import TableRef
 from candist_core.teacher_config import TeacherKind, TeacherMode
@@ -102,11 +103,23 @@ class Purse:
         self._cost.update(costs)
         self._is_draining = (self._is_draining or is_short) and bool(self._granted)
 
-    def forfeit(self, shard: int, known: Mapping[int, float] | None = None) -> None:
-        """Count a group's grant as spent: nobody knows what its failed shard paid, only what others did (`known`)."""
+    def forfeit(
+        self, shard: int, known: Mapping[int, float] | None = None, at_most: Mapping[int, float] | None = None
+    ) -> None:
+        """Count as spent what a group with a failed shard may have spent.
+
+        Args:
+            shard: the group's first.
+            known: what those of its shards cost that did not fail.
+            at_most: what the failed ones may have cost; of a group about which this is not known, the whole grant.
+        """
         costs = dict(known or {})
         rest = self._granted.get(shard, 0.0) - sum(cost - self.cost_usd(i) for i, cost in costs.items())
-        self.settle(shard, costs.pop(shard, self.cost_usd(shard)) + max(0.0, rest), others=costs)
+        for i, usd in (at_most or {}).items():
+            more = min(max(0.0, rest), max(0.0, usd - self.cost_usd(i)))
+            costs[i], rest = self.cost_usd(i) + more, rest - more
+        left_usd = 0.0 if at_most else max(0.0, rest)
+        self.settle(shard, costs.pop(shard, self.cost_usd(shard)) + left_usd, others=costs)
 
 
 def annotate_shards(
@@ -143,6 +156,11 @@ class _Run:
         self.purse = Purse(plan.config.budget.max_usd)
         for i, report in self.reports.items():
             self.purse.settle(i, report.usage.charged_usd)
+        if self.purse.max_usd is not None:
+            # Else others would be granted what an unfinished shard's kept replies cost already.
+            unfinished = sorted(self.still_open)
+            for i, usd in zip(unfinished, kept_usd(plan, [texts[i] for i in unfinished]), strict=True):
+                self.purse.settle(i, usd)
 
     def n_slots(self) -> int:
         """Groups at once: each has one request under way at least; one alone until a paid shard has passed its checks.
@@ -184,7 +202,7 @@ class _Run:
         costs = {i: report.usage.charged_usd for i, report in reports.items()}
         n_left = sum(report.n_left for report in reports.values())
         if failed:
-            self.purse.forfeit(group[0], costs)
+            self.purse.forfeit(group[0], costs, self._failed_usd(group, result))
         else:
             first = costs.pop(group[0], self.purse.cost_usd(group[0]))
             self.purse.settle(group[0], first, n_left > 0 and not result.was_stopped, costs)
@@ -195,6 +213,14 @@ class _Run:
         unfinished = [i for i, report in reports.items() if report.n_left]
         self.still_open -= set(tried) - set(unfinished)
         return unfinished if result.was_stopped or self.purse.max_usd is not None else ()
+
+    def _failed_usd(self, group: Shards, result: GroupResult[AnnotateReport]) -> dict[int, float]:
+        """What the failed shards of a group may have cost; without a cap nobody asks."""
+        if self.purse.max_usd is None:
+            return {}
+        outcomes = zip(group, result.outcomes, strict=False)
+        failed = [i for i, outcome in outcomes if isinstance(outcome, TransientError)]
+        return {i: paid_at_most_usd(self._plan, self._texts[i]) for i in failed}
 
     def give_up(self, group: Shards) -> None:
         """Go on without the money of a group of which nothing came back."""

@@ -49,7 +49,7 @@ def annotate_group(
 
     Returns:
         The shards' tables, in order. The group ends at a shard that fails the run's checks, that is left unfinished
-        for want of money, or that failed while spending is bounded: what it spent nobody knows.
+        for want of money, or that failed while spending is bounded: what it spent has to be looked up first.
     """
     left, api_keys, on_progress = grant, read_api_keys(plan.config), progress_reporter()
     with share_of_run(run_id, n_expected) as share:

@@ -78,6 +78,11 @@ class StoreReplyLog:
         found = {key: unflushed[key] for key in wanted if key in unflushed}
         return found | {reply.request_key: reply for reply in self._stored(wanted)}
 
+    def is_empty(self) -> bool:
+        """Whether no process has kept any reply, as far as the store and this machine's spools tell."""
+        self.lookup(())
+        return not self._index.n_entries
+
     def append(self, reply: Reply) -> None:
         """Keep one reply from now on: it is with the operating system when this returns."""
         line = _LINE.dump_json(reply) + b"\n"

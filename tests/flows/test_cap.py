@@ -1,0 +1,107 @@
+"""The cap of a run over its shards, with replies that earlier runs kept and with a shard that fails."""
+
+import json
+from typing import Any
+
+import pytest
+
+from candist_core.edges.store import open_store
+from candist_core.errors import TransientError
+from candist_core.stages.annotate import annotate_shard
+from candist_core.stages.ingest import ingest_corpus
+from candist_core.stages.paid import kept_usd
+from candist_core.stages.plan import plan_annotation
+from flows.annotation import _Run
+from flows.gate import Gate
+from tasks.groups import GroupResult
+from tests.fakes import ChatServer, raw, status, user_text
+from tests.flows.corpora import demo_config
+
+# A reply costs about 1.5 dollars: its prompt is some 1,500 characters, each a token to the loopback server.
+PRICE = {"model": "m", "input_usd": 1000.0, "output_usd": 1000.0}
+REPLY = json.dumps({"candidates": ["outage"]})
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "k")
+
+
+def capped(folder, server, max_usd=None, **teacher):
+    """Three shards of twelve texts each."""
+    known: dict[str, Any] = {
+        "kind": "openai", "model": "m", "base_url": server.base_url, "replies_uri": None, "api_key_env": "TEST_KEY",
+        "max_in_flight": 2, "max_tokens": 64, "max_attempts": 1,
+    }  # fmt: skip
+    budget = {"max_usd": max_usd, "prices": [PRICE]}
+    return demo_config(
+        folder, n=36, source={"shard_rows": 12}, teacher=known | teacher, budget=budget, checks={"on_fail": "warn"}
+    )
+
+
+def begun(config):
+    """The plan of a run and its shards."""
+    return plan_annotation(config), ingest_corpus(config).texts
+
+
+def result_of(outcome):
+    return GroupResult((outcome,), 1.0)
+
+
+def test_kept_replies_of_an_unfinished_shard_are_spent_before_anybody_is_granted_money(tmp_path):
+    with ChatServer(answer=lambda body: REPLY) as server:
+        plan, shards = begun(capped(tmp_path, server))
+        done = annotate_shard(plan, shards[0]).usage.charged_usd
+        unfinished = annotate_shard(plan, shards[1], allowance_usd=0.7 * done)
+        assert 0 < unfinished.n_left < 12
+        cap = done + unfinished.usage.charged_usd + 0.6 * done
+        plan, _ = begun(capped(tmp_path, server, max_usd=cap))
+        run = _Run(plan, shards, None, Gate())
+        assert run.purse.spent_usd == pytest.approx(done + unfinished.usage.charged_usd)
+        grants = {i: run.purse.grant(i, n_sharers) for i, n_sharers in ((1, 2), (2, 1))}
+        for i, granted in grants.items():
+            run.keep((i,), result_of(annotate_shard(plan, shards[i], granted)))
+        assert sum(report.usage.charged_usd for report in run.reports.values()) <= cap
+        assert run.purse.spent_usd <= cap
+        assert len(server.requests) < 36
+
+
+def test_kept_replies_without_a_cost_count_as_their_bounds_before_anybody_is_granted_money(tmp_path):
+    said = {"choices": [{"message": {"content": REPLY}, "finish_reason": "stop"}], "usage": {}}
+    with ChatServer(answer=lambda body: raw(json.dumps(said))) as server:
+        plan, shards = begun(capped(tmp_path, server))
+        unfinished = annotate_shard(plan, shards[1], allowance_usd=8.0)
+        assert 0 < unfinished.usage.n_unpriced < 12
+        assert kept_usd(plan, shards) == pytest.approx([0.0, unfinished.usage.unpriced_bound_usd, 0.0])
+
+
+def test_a_run_without_a_cap_does_not_look_for_what_was_kept(tmp_path):
+    with ChatServer(answer=lambda body: REPLY) as server:
+        plan, shards = begun(capped(tmp_path, server))
+        annotate_shard(plan, shards[1], allowance_usd=8.0)
+        assert _Run(plan, shards, None, Gate()).purse.spent_usd == 0.0
+
+
+def test_a_first_shard_that_fails_under_a_cap_leaves_the_others_their_money(tmp_path):
+    failing: set[str] = set()
+
+    def answer(body):
+        return status(500) if user_text(body) in failing else REPLY
+
+    with ChatServer(answer=answer) as server:
+        plan, shards = begun(capped(tmp_path, server, max_usd=1000.0))
+        texts = open_store(plan.config.store).read_table(shards[0])["text"].to_list()
+        failing.update(texts[4:])
+        run = _Run(plan, shards, None, Gate())
+        assert run.purse.grant(0, n_sharers=1) == 1000.0
+        with pytest.raises(TransientError) as error:
+            annotate_shard(plan, shards[0], 1000.0)
+        run.keep((0,), result_of(error.value))
+        (kept, *_) = kept_usd(plan, shards)
+        # Four replies, and what the two requests under way may have cost, each less than twice what a reply does.
+        assert 0 < kept < run.purse.spent_usd < kept + 2 * (2 * kept / 4)
+        for i in (1, 2):
+            assert run.purse.may_grant
+            run.keep((i,), result_of(annotate_shard(plan, shards[i], run.purse.grant(i, 1))))
+        assert sorted(run.reports) == [1, 2]
+        assert not run.still_open
