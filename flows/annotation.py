@@ -142,7 +142,8 @@ def annotate_shards(
     with watch.stage("annotate", sum(shard.rows for shard in texts), already=already), cluster.counted_run():
         run_window(run.submit, todo, run.n_slots, run.keep, watch.tick, run.give_up, told(watch, texts))
     if n_left := sum(run.reports[i].n_left if i in run.reports else texts[i].rows for i in run.still_open):
-        raise BudgetError(run.purse.spent_usd, run.purse.max_usd or 0.0, n_left)
+        unpriced_usd = sum(report.usage.unpriced_bound_usd for report in run.reports.values())
+        raise BudgetError(run.purse.spent_usd, run.purse.max_usd or 0.0, n_left, unpriced_usd)
     return [run.reports[i] for i in range(len(texts))]
 
 

@@ -5,17 +5,21 @@ from typing import Any
 
 import pytest
 
+from candist_core.edges.report.facts import cost_facts
 from candist_core.edges.store import open_store
-from candist_core.errors import TransientError
+from candist_core.errors import BudgetError, TransientError
+from candist_core.reports import Usage
 from candist_core.stages.annotate import annotate_shard
 from candist_core.stages.ingest import ingest_corpus
 from candist_core.stages.paid import kept_usd
 from candist_core.stages.plan import plan_annotation
 from flows.annotation import _Run
 from flows.gate import Gate
+from flows.summary import manifest_rows
 from tasks.groups import GroupResult
 from tests.fakes import ChatServer, raw, status, user_text
 from tests.flows.corpora import demo_config
+from tests.versions import label_row, publish_rows
 
 # A reply costs about 1.5 dollars: its prompt is some 1,500 characters, each a token to the loopback server.
 PRICE = {"model": "m", "input_usd": 1000.0, "output_usd": 1000.0}
@@ -105,3 +109,24 @@ def test_a_first_shard_that_fails_under_a_cap_leaves_the_others_their_money(tmp_
             run.keep((i,), result_of(annotate_shard(plan, shards[i], run.purse.grant(i, 1))))
         assert sorted(run.reports) == [1, 2]
         assert not run.still_open
+
+
+def test_replies_without_a_known_cost_stand_in_summary_and_report_with_what_was_counted_for_them(tmp_path):
+    usage = Usage(n_requests=40, cost_usd=1.5, n_unpriced=3, unpriced_bound_usd=0.25)
+    manifest = publish_rows(tmp_path, [label_row("a", "text", "spam")], ["spam", "ham"], usage=usage)
+    said = dict(manifest_rows(manifest))["teacher"]
+    assert said == "40 replies, 0 tokens, $1.5000; 3 replies without a known cost, at most $0.2500 more"
+    (fact,) = (fact for fact in cost_facts(manifest) if fact.term == "Replies without a known cost")
+    assert (fact.value, fact.meaning) == ("3", "not in the sums; at most $0.25 more")
+
+
+def test_replies_of_a_model_without_a_price_have_no_bound_to_tell(tmp_path):
+    usage = Usage(n_requests=40, n_unpriced=40)
+    manifest = publish_rows(tmp_path, [label_row("a", "text", "spam")], ["spam", "ham"], usage=usage)
+    assert dict(manifest_rows(manifest))["teacher"].endswith("$0.0000; 40 replies without a known cost")
+
+
+def test_a_cap_reached_by_bounds_says_so():
+    plain, bounded = str(BudgetError(9.0, 10.0, 5)), str(BudgetError(9.0, 10.0, 5, 8.5))
+    assert plain.startswith("budget.max_usd: found $9.0000 spent of $10.0000 with 5 texts still")
+    assert bounded == plain + "; $8.5000 of it is the most that replies without a known cost may have cost"
