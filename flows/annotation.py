@@ -158,10 +158,18 @@ class _Run:
         for i, report in self.reports.items():
             self.purse.settle(i, report.usage.charged_usd)
         if self.purse.max_usd is not None:
-            # Else others would be granted what an unfinished shard's kept replies cost already.
-            unfinished = sorted(self.still_open)
-            for i, usd in zip(unfinished, kept_usd(plan, [texts[i] for i in unfinished]), strict=True):
-                self.purse.settle(i, usd)
+            self._settle_kept()
+
+    def _settle_kept(self) -> None:
+        """Count kept replies that no report counts, before anybody is granted what they cost.
+
+        They are those of unfinished shards, and those of shards that were done when nobody knew a price.
+        """
+        usages = {i: report.usage for i, report in self.reports.items()}
+        unknown = {i for i, usage in usages.items() if usage.n_unpriced and not usage.unpriced_bound_usd}
+        shards = sorted(self.still_open | unknown)
+        for i, usd in zip(shards, kept_usd(self._plan, [self._texts[i] for i in shards]), strict=True):
+            self.purse.settle(i, max(usd, self.purse.cost_usd(i)))
 
     def n_slots(self) -> int:
         """Groups at once: each has one request under way at least; one alone until a paid shard has passed its checks.

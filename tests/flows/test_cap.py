@@ -13,6 +13,7 @@ from candist_core.stages.annotate import annotate_shard
 from candist_core.stages.ingest import ingest_corpus
 from candist_core.stages.paid import kept_usd
 from candist_core.stages.plan import plan_annotation
+from candist_core.teacher_config import BudgetConfig
 from flows.annotation import _Run
 from flows.gate import Gate
 from flows.summary import manifest_rows
@@ -77,6 +78,18 @@ def test_kept_replies_without_a_cost_count_as_their_bounds_before_anybody_is_gra
         unfinished = annotate_shard(plan, shards[1], allowance_usd=8.0)
         assert 0 < unfinished.usage.n_unpriced < 12
         assert kept_usd(plan, shards) == pytest.approx([0.0, unfinished.usage.unpriced_bound_usd, 0.0])
+
+
+def test_a_shard_that_was_done_when_nobody_knew_a_price_counts_under_a_cap(tmp_path):
+    with ChatServer(answer=lambda body: REPLY) as server:
+        unpriced = capped(tmp_path, server).model_copy(update={"budget": BudgetConfig()})
+        plan, shards = begun(unpriced)
+        assert annotate_shard(plan, shards[0]).usage.charged_usd == 0.0
+        plan, _ = begun(capped(tmp_path, server, max_usd=1000.0))
+        run = _Run(plan, shards, None, Gate())
+        assert sorted(run.reports) == [0]
+        # Twelve replies, each between one and two times what it would have cost: 1.5 dollars.
+        assert 12 * 1.4 < run.purse.spent_usd < 24 * 1.6
 
 
 def test_a_run_without_a_cap_does_not_look_for_what_was_kept(tmp_path):
