@@ -14,7 +14,7 @@ from itertools import accumulate, chain, repeat
 import polars as pl
 
 from candist_core.asker import Asker
-from candist_core.asking import Asking
+from candist_core.asking import Asking, Tally
 from candist_core.budget import Allowance
 from candist_core.candidates import CandidateSet, Status
 from candist_core.ensemble import combine_samples
@@ -80,7 +80,7 @@ async def annotate(
         log: keeps replies; looked into first, flushed on every way out.
         config: limits, attempts, samples, cutting of texts.
         allowance: what all replies may cost, kept ones included; no cap when None.
-        share: this call's part of the limits in `config`, at any moment; 0.0 ends it.
+        share: this call's part of the limits in `config`, at any moment, of which batches have none; 0.0 ends it.
         shared: a limit of rate kept for several runs, used instead of those in `config`.
         turns: examples of its own for each text, by doc_id.
         on_progress: told at the start, about once a second, and at the end.
@@ -98,7 +98,7 @@ async def annotate(
     questions = Questions(prompt, config)
     asked = {doc_id: requests for doc_id, requests in questions.of(check(texts, TEXTS), turns)}
     requests = {request.key: request for own in reversed(asked.values()) for request in own}
-    kept = await asyncio.to_thread(_kept, log, questions, requests)
+    kept = await asyncio.to_thread(kept_replies, log, questions, requests)
     read = _Reader(spec, config)
     # What another shard was answered tells of the endpoint as well.
     is_known = bool(kept) or log.has_any
@@ -113,17 +113,20 @@ async def annotate(
         patience=patience,
     )
     reused_usd = sum(reply.cost_usd or 0.0 for reply in kept.values())
+    unpriced = [requests[key] for key, reply in kept.items() if reply.cost_usd is None]
+    tally = Tally(n_unpriced=len(unpriced))
     if allowance is not None:
-        allowance.spent_usd += reused_usd
+        tally.unpriced_bound_usd = sum(map(allowance.bound_usd, unpriced))
+        allowance.spent_usd += reused_usd + tally.unpriced_bound_usd
 
     def tell(n_done: int, cost_usd: float) -> None:
         on_progress(Progress("annotate", part, n_done // config.samples, len(asked), cost_usd=cost_usd))
 
     sets = {key: read(reply) for key, reply in kept.items()}
     answered_by = {key: reply.request_key for key, reply in kept.items() if reply.request_key != key}
-    call = Asking(asker, log, allowance, read, questions.shorter, tell, sets, answered_by)
+    call = Asking(asker, log, allowance, read, questions.shorter, tell, sets, answered_by, tally=tally)
     await call.run(left)
-    usage = call.tally.usage(n_reused=len(kept), reused_usd=reused_usd)
+    usage = tally.usage(n_reused=len(kept), reused_usd=reused_usd)
     result = _tables(asked, call, usage, spec, teacher.name)
     _log_line(result, part, time.monotonic() - started_at)
     read.log_missing(part)
@@ -131,13 +134,13 @@ async def annotate(
 
 
 def _limits_of(config: TeacherConfig, n_requests: int) -> Limits:
-    # A batch holds as many requests as there are; the endpoint's limits of rate do not apply to it.
+    # A batch holds as many requests as the shard has; the endpoint's limits of rate do not apply to it.
     if config.mode is TeacherMode.BATCH:
-        return Limits(max_in_flight=max(1, n_requests))
+        return Limits(max_in_flight=max(1, n_requests), is_batched=True)
     return Limits(config.max_in_flight, config.max_requests_per_min, config.max_tokens_per_min)
 
 
-def _kept(log: ReplyLog, questions: Questions, requests: Mapping[str, Request]) -> dict[str, Reply]:
+def kept_replies(log: ReplyLog, questions: Questions, requests: Mapping[str, Request]) -> dict[str, Reply]:
     """Replies that are there already, by the key of the request that they answer, whole or cut."""
     kept = dict(log.lookup(requests))
     cut = {

@@ -36,6 +36,7 @@ class Tally:
     completion_tokens: int = 0
     cost_usd: float = 0.0
     n_unpriced: int = 0
+    unpriced_bound_usd: float = 0.0
 
     def add(self, reply: Reply) -> None:
         """Count one reply."""
@@ -47,6 +48,13 @@ class Tally:
             self.n_unpriced += 1
         else:
             self.cost_usd += reply.cost_usd
+
+    def charge(self, reply: Reply, bound_usd: float) -> float:
+        """What a reply counts for: one without a cost may have cost all that it could."""
+        if reply.cost_usd is not None:
+            return reply.cost_usd
+        self.unpriced_bound_usd += bound_usd
+        return bound_usd
 
     def usage(self, **more: float) -> Usage:
         """The same as a report."""
@@ -153,8 +161,7 @@ class Asking:
         try:
             outcome = await self._handle(request)
             if isinstance(outcome, Reply):
-                # A reply without a cost may have cost all that it could.
-                actual_usd = bound_usd if outcome.cost_usd is None else outcome.cost_usd
+                actual_usd = self.tally.charge(outcome, bound_usd)
         finally:
             allowance.settle(bound_usd, actual_usd)
             self._settled.set()

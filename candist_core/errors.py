@@ -172,14 +172,16 @@ class DriftError(GateError):
 class BudgetError(TerminalError):
     """The hard cap is reached; everything paid for is kept."""
 
-    def __init__(self, spent_usd: float, max_usd: float, n_left: int) -> None:
-        super().__init__(spent_usd, max_usd, n_left)
-        self.spent_usd, self.max_usd, self.n_left = spent_usd, max_usd, n_left
+    def __init__(self, spent_usd: float, max_usd: float, n_left: int, unpriced_usd: float = 0.0) -> None:
+        super().__init__(spent_usd, max_usd, n_left, unpriced_usd)
+        self.spent_usd, self.max_usd, self.n_left, self.unpriced_usd = spent_usd, max_usd, n_left, unpriced_usd
 
     def __str__(self) -> str:
+        bound = f"; ${self.unpriced_usd:.4f} of it is the most that replies without a known cost may have cost"
         return (
             f"budget.max_usd: found ${self.spent_usd:.4f} spent of ${self.max_usd:.4f} with {self.n_left} texts "
             "still to annotate, wanted enough for all; raise budget.max_usd and run again, paid replies are kept"
+            f"{bound if self.unpriced_usd else ''}"
         )
 
 

@@ -17,11 +17,16 @@ _MEMORY = 100
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What all senders of a run may use together; None where nothing is known."""
+    """What all senders of a run may use together; None where nothing is known.
+
+    With `is_batched`, what is asked together travels together: a part of a sender's requests would be a batch of its
+    own, and as many failures at once as a batch holds say nothing of the endpoint.
+    """
 
     max_in_flight: int | None = None
     max_requests_per_min: int | None = None
     max_tokens_per_min: int | None = None
+    is_batched: bool = False
 
 
 class KnownLimits:

@@ -54,7 +54,7 @@ class Pace:
     Args:
         limits: of the whole run.
         patience: how long refusals and failures are borne.
-        share: this call's part of the limits; 0.0 stops it.
+        share: this call's part of the limits, of which batches have none; 0.0 stops it.
         shared: a limit kept elsewhere, used instead of the user's limits of rate.
         is_known: whether the endpoint has answered before; until it has, a failure is no outage.
         clock: seconds; `time.monotonic` when None.
@@ -75,7 +75,7 @@ class Pace:
         self._patience, self._share, self._shared, self._sleep = patience, share, shared, sleep
         self._clock = clock or time.monotonic
         limits = limits or Limits()
-        self._max_in_flight = limits.max_in_flight
+        self._max_in_flight, self._is_batched = limits.max_in_flight, limits.is_batched
         self.window = Window(self._max_in_flight)
         self.n_in_flight = 0
         self._part, self._looked_at = 1.0, -math.inf
@@ -144,7 +144,7 @@ class Pace:
         self._release()
         if error is None:
             self._breaker.cancelled(sent.is_probe)
-        elif self.is_known:
+        elif self.is_known and not self._is_batched:
             self._breaker.failed(now, sent.is_probe, self.n_in_flight, error.retry_after_s)
             if self._breaker.is_silent(now):
                 raise TransientError(error.what, f"no answer in {self._patience.max_pause_s:g} s, last: {error.detail}")
@@ -207,6 +207,8 @@ class Pace:
         if now - self._looked_at < _LOOK_AFTER_S:
             return
         self._looked_at, self._part = now, self._share()
+        if self._is_batched and self._part > 0.0:
+            self._part = 1.0
         if self._part > 0:
             if self._max_in_flight is not None:
                 self.window.set_bound(max(1, int(self._max_in_flight * self._part)))

@@ -19,7 +19,8 @@ class Usage(Report):
     """What the teacher's replies cost.
 
     Tokens and `cost_usd` are of the replies asked for now; `reused_usd` is what earlier runs paid for the `n_reused`
-    others. `n_unpriced` replies have no known price.
+    others. `n_unpriced` replies, of now or before, have no known cost; where the model has a price, they may have cost
+    `unpriced_bound_usd` at most.
     """
 
     n_requests: int = 0
@@ -30,11 +31,17 @@ class Usage(Report):
     cost_usd: float = 0.0
     reused_usd: float = 0.0
     n_unpriced: int = 0
+    unpriced_bound_usd: float = 0.0
 
     @property
     def total_usd(self) -> float:
         """What the replies cost, whenever they were paid."""
         return self.cost_usd + self.reused_usd
+
+    @property
+    def charged_usd(self) -> float:
+        """What counts against a cap: a reply without a known cost as the most that it may have cost."""
+        return self.total_usd + self.unpriced_bound_usd
 
     def __add__(self, other: Self) -> "Usage":
         """Field-wise sum."""

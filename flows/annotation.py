@@ -7,6 +7,7 @@ from prefect_dask.task_runners import PrefectDaskFuture
 from candist_core.errors import BudgetError, TransientError
 from candist_core.reports import AnnotateReport
 from candist_core.stages.annotate import find_annotations
+from candist_core.stages.paid import kept_usd, paid_at_most_usd
 from candist_core.stages.plan import Plan
 from candist_core.tables import TableRef
 from candist_core.teacher_config import TeacherKind, TeacherMode
@@ -102,11 +103,23 @@ class Purse:
         self._cost.update(costs)
         self._is_draining = (self._is_draining or is_short) and bool(self._granted)
 
-    def forfeit(self, shard: int, known: Mapping[int, float] | None = None) -> None:
-        """Count a group's grant as spent: nobody knows what its failed shard paid, only what others did (`known`)."""
+    def forfeit(
+        self, shard: int, known: Mapping[int, float] | None = None, at_most: Mapping[int, float] | None = None
+    ) -> None:
+        """Count as spent what a group with a failed shard may have spent.
+
+        Args:
+            shard: the group's first.
+            known: what those of its shards cost that did not fail.
+            at_most: what the failed ones may have cost; of a group about which this is not known, the whole grant.
+        """
         costs = dict(known or {})
         rest = self._granted.get(shard, 0.0) - sum(cost - self.cost_usd(i) for i, cost in costs.items())
-        self.settle(shard, costs.pop(shard, self.cost_usd(shard)) + max(0.0, rest), others=costs)
+        for i, usd in (at_most or {}).items():
+            more = min(max(0.0, rest), max(0.0, usd - self.cost_usd(i)))
+            costs[i], rest = self.cost_usd(i) + more, rest - more
+        left_usd = 0.0 if at_most else max(0.0, rest)
+        self.settle(shard, costs.pop(shard, self.cost_usd(shard)) + left_usd, others=costs)
 
 
 def annotate_shards(
@@ -129,7 +142,8 @@ def annotate_shards(
     with watch.stage("annotate", sum(shard.rows for shard in texts), already=already), cluster.counted_run():
         run_window(run.submit, todo, run.n_slots, run.keep, watch.tick, run.give_up, told(watch, texts))
     if n_left := sum(run.reports[i].n_left if i in run.reports else texts[i].rows for i in run.still_open):
-        raise BudgetError(run.purse.spent_usd, run.purse.max_usd or 0.0, n_left)
+        unpriced_usd = sum(report.usage.unpriced_bound_usd for report in run.reports.values())
+        raise BudgetError(run.purse.spent_usd, run.purse.max_usd or 0.0, n_left, unpriced_usd)
     return [run.reports[i] for i in range(len(texts))]
 
 
@@ -142,7 +156,20 @@ class _Run:
         self.still_open = set(range(len(texts))) - set(self.reports)
         self.purse = Purse(plan.config.budget.max_usd)
         for i, report in self.reports.items():
-            self.purse.settle(i, report.usage.total_usd)
+            self.purse.settle(i, report.usage.charged_usd)
+        if self.purse.max_usd is not None:
+            self._settle_kept()
+
+    def _settle_kept(self) -> None:
+        """Count kept replies that no report counts, before anybody is granted what they cost.
+
+        They are those of unfinished shards, and those of shards that were done when nobody knew a price.
+        """
+        usages = {i: report.usage for i, report in self.reports.items()}
+        unknown = {i for i, usage in usages.items() if usage.n_unpriced and not usage.unpriced_bound_usd}
+        shards = sorted(self.still_open | unknown)
+        for i, usd in zip(shards, kept_usd(self._plan, [self._texts[i] for i in shards]), strict=True):
+            self.purse.settle(i, max(usd, self.purse.cost_usd(i)))
 
     def n_slots(self) -> int:
         """Groups at once: each has one request under way at least; one alone until a paid shard has passed its checks.
@@ -154,7 +181,8 @@ class _Run:
         is_paid = any(one.kind is TeacherKind.OPENAI and one.mode is TeacherMode.LIVE for one in teachers)
         if is_paid and not any(report.checks for report in self.reports.values()):
             return 1
-        bounds = [teacher.max_in_flight for teacher in teachers if teacher.max_in_flight]
+        live = [one for one in teachers if one.mode is TeacherMode.LIVE]
+        bounds = [teacher.max_in_flight for teacher in live if teacher.max_in_flight]
         return min([self._cluster.n_slots, *bounds])
 
     def submit(self, group: Shards) -> PrefectDaskFuture[GroupResult[AnnotateReport]] | None:
@@ -180,10 +208,10 @@ class _Run:
             for i, outcome in zip(group, result.outcomes, strict=False)
             if not isinstance(outcome, TransientError)
         }
-        costs = {i: report.usage.total_usd for i, report in reports.items()}
+        costs = {i: report.usage.charged_usd for i, report in reports.items()}
         n_left = sum(report.n_left for report in reports.values())
         if failed:
-            self.purse.forfeit(group[0], costs)
+            self.purse.forfeit(group[0], costs, self._failed_usd(group, result))
         else:
             first = costs.pop(group[0], self.purse.cost_usd(group[0]))
             self.purse.settle(group[0], first, n_left > 0 and not result.was_stopped, costs)
@@ -194,6 +222,14 @@ class _Run:
         unfinished = [i for i, report in reports.items() if report.n_left]
         self.still_open -= set(tried) - set(unfinished)
         return unfinished if result.was_stopped or self.purse.max_usd is not None else ()
+
+    def _failed_usd(self, group: Shards, result: GroupResult[AnnotateReport]) -> dict[int, float]:
+        """What the failed shards of a group may have cost; without a cap nobody asks."""
+        if self.purse.max_usd is None:
+            return {}
+        outcomes = zip(group, result.outcomes, strict=False)
+        failed = [i for i, outcome in outcomes if isinstance(outcome, TransientError)]
+        return {i: paid_at_most_usd(self._plan, self._texts[i]) for i in failed}
 
     def give_up(self, group: Shards) -> None:
         """Go on without the money of a group of which nothing came back."""

@@ -1,6 +1,8 @@
 """A person's word in the middle of a run: it pauses in Prefect until somebody answers, in the UI or by the API.
 
-Only a run of a deployment asks: others have nobody who looks. While it waits, its process stays, and nothing is paid.
+Only a run of a deployment asks: others have nobody who looks. While it waits, its process stays and starts nothing.
+Before the run that means that nothing is paid; at a shard's check, the groups of shards that are under way beside it go
+on to their end, or to a failed check of their own, and what they pay for is kept.
 """
 
 from prefect import runtime

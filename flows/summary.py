@@ -15,7 +15,7 @@ from candist_core.edges.report.words import duration
 from candist_core.manifest import Manifest
 from candist_core.publish import Published
 from candist_core.rejects import reasons_in_words
-from candist_core.reports import Finding, GoldReport, QualityReport
+from candist_core.reports import Finding, GoldReport, QualityReport, Usage
 from candist_core.sampling import SamplingReport
 from candist_core.stages.estimate import RunEstimate
 from candist_core.stages.status import RunStatus
@@ -70,7 +70,10 @@ def manifest_rows(manifest: Manifest) -> Rows:
     rows += [
         ("review", f"{metrics.n_review:,} of {metrics.n_labelled:,} want review"),
         ("checks", f"{len(checks) - len(failed)} of {len(checks)} passed" + "".join(f", {name}" for name in failed)),
-        ("teacher", f"{usage.n_requests:,} replies, {tokens:,} tokens, ${usage.cost_usd:.4f}{reused}"),
+        (
+            "teacher",
+            f"{usage.n_requests:,} replies, {tokens:,} tokens, ${usage.cost_usd:.4f}{reused}{_unpriced(usage)}",
+        ),
         ("student", f"{manifest.student.base_model} on {manifest.student.device_reason}"),
     ]
     if manifest.origin is not None:
@@ -185,6 +188,14 @@ def print_estimate(console: Console, config: RunConfig, expected: RunEstimate) -
     print_rows(console, f"{config.name}, estimated", rows)
 
 
+def _unpriced(usage: Usage) -> str:
+    """How many replies the sum does not hold, and what they may have cost where the model has a price."""
+    if not usage.n_unpriced:
+        return ""
+    bound = f", at most ${usage.unpriced_bound_usd:.4f} more" if usage.unpriced_bound_usd else ""
+    return f"; {usage.n_unpriced:,} replies without a known cost{bound}"
+
+
 def print_status(console: Console, config: RunConfig, state: RunStatus) -> None:
     """Print how far a run has come."""
     rows = [
@@ -193,7 +204,7 @@ def print_status(console: Console, config: RunConfig, state: RunStatus) -> None:
     ]
     rows += [("", f"failed: {name}") for name in state.failed_checks]
     usage = state.usage
-    rows.append(("teacher", f"{usage.n_requests:,} replies, ${usage.cost_usd + usage.reused_usd:.4f}"))
+    rows.append(("teacher", f"{usage.n_requests:,} replies, ${usage.total_usd:.4f}{_unpriced(usage)}"))
     rows.append(("versions", ", ".join(str(number) for number in state.versions) or "none yet"))
     print_rows(console, config.name, rows)
 

@@ -30,7 +30,7 @@ class Grant:
 
     def less(self, i: int, report: AnnotateReport) -> "Grant":
         """What is left once shard i is done."""
-        return replace(self, more_usd=max(0.0, self.more_usd - (report.usage.total_usd - self.costs_usd[i])))
+        return replace(self, more_usd=max(0.0, self.more_usd - (report.usage.charged_usd - self.costs_usd[i])))
 
 
 @task(name="annotate-shards", task_run_name="annotate {name}", **STAGE)
@@ -49,7 +49,7 @@ def annotate_group(
 
     Returns:
         The shards' tables, in order. The group ends at a shard that fails the run's checks, that is left unfinished
-        for want of money, or that failed while spending is bounded: what it spent nobody knows.
+        for want of money, or that failed while spending is bounded: what it spent has to be looked up first.
     """
     left, api_keys, on_progress = grant, read_api_keys(plan.config), progress_reporter()
     with share_of_run(run_id, n_expected) as share:

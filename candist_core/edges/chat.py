@@ -107,9 +107,7 @@ class ChatWire:
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
             detail = f"an answer of {len(body)} bytes that is no chat completion ({type(error).__name__})"
             raise TransientError(self.place, detail) from None
-        usage = data.get("usage")
-        tokens = _tokens_of(usage if isinstance(usage, dict) else {})
-        price = self._price if isinstance(usage, dict) else None
+        tokens, is_whole = _tokens_of(data.get("usage"))
         return Reply(
             request_key=request.key,
             doc_id=request.doc_id,
@@ -118,7 +116,7 @@ class ChatWire:
             prompt_tokens=tokens[0],
             cached_tokens=tokens[1],
             completion_tokens=tokens[2],
-            cost_usd=cost_usd(price, *tokens) if price else None,
+            cost_usd=cost_usd(self._price, *tokens) if self._price and is_whole else None,
             latency_s=latency_s,
             logprobs=_logprobs_of(choice) if self._config.logprobs else None,
         )
@@ -254,15 +252,23 @@ def _clean(text: object) -> str:
     return text.encode("utf-8", "replace").decode() if isinstance(text, str) else ""
 
 
-def _tokens_of(usage: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Prompt, cached and completion tokens."""
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    counts = (usage.get("prompt_tokens"), cached, usage.get("completion_tokens"))
-    prompt, cached, completion = (
-        count if isinstance(count, int) and 0 <= count <= _MAX_COUNT else 0 for count in counts
-    )
-    return prompt, cached, completion
+def _tokens_of(usage: object) -> tuple[tuple[int, int, int], bool]:
+    """Prompt, cached and completion tokens, and whether they are all that was used: there is no prompt of no tokens.
+
+    What only the total holds, such as thoughts, was paid for as part of the answer.
+    """
+    counts = usage if isinstance(usage, dict) else {}
+    details = counts.get("prompt_tokens_details")
+    prompt, completion = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
+    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    if not prompt or completion is None:
+        return (prompt or 0, cached or 0, completion or 0), False
+    return (prompt, cached or 0, max(completion, (_count(counts.get("total_tokens")) or 0) - prompt)), True
+
+
+def _count(value: object) -> int | None:
+    # No bool, which JSON can write too.
+    return value if type(value) is int and 0 <= value <= _MAX_COUNT else None
 
 
 def _logprobs_of(choice: Mapping[str, Any]) -> str | None:

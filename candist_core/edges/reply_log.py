@@ -83,6 +83,11 @@ class StoreReplyLog:
         """Whether the store held any reply of this teacher at the last lookup, or one was appended since."""
         return bool(self._pending) or self._index.n_entries > 0
 
+    def is_empty(self) -> bool:
+        """Whether no process has kept any reply, as far as the store and this machine's spools tell now."""
+        self.lookup(())
+        return not self.has_any
+
     def append(self, reply: Reply) -> None:
         """Keep one reply from now on: it is with the operating system when this returns."""
         line = _LINE.dump_json(reply) + b"\n"

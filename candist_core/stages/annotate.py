@@ -1,6 +1,7 @@
 """Annotate: one shard of texts to candidate sets, checked, with every paid reply kept."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -222,9 +223,11 @@ class _Shard:
                 await limit.close()
 
     def _allowance(self, role: Role) -> Allowance | None:
-        if self.allowance_usd is None or role.price is None:
+        if role.price is None:
             return None
-        return Allowance(self.allowance_usd - self.usage.cost_usd - self.usage.reused_usd, role.price)
+        # Without a cap too: what replies without a cost may have cost stands in the report, for a later run's cap.
+        max_usd = math.inf if self.allowance_usd is None else self.allowance_usd
+        return Allowance(max_usd - self.usage.charged_usd, role.price)
 
     def _tell(self, progress: Progress) -> None:
         """Pass progress on; while later teachers read some texts again, all have been read once."""

@@ -422,6 +422,17 @@ def test_a_reply_without_a_cost_uses_up_its_whole_bound():
     teacher = ScriptedTeacher(cost_usd=None)
     result = run(many(20), teacher, allowance=Allowance(5.5 * bound_usd(price), price))
     assert result.annotations.height == 5
+    assert (result.usage.total_usd, result.usage.n_unpriced) == (0.0, 5)
+    assert result.usage.charged_usd == pytest.approx(sum(bound_usd(price, f"text {i}") for i in range(5)))
+
+
+def test_a_kept_reply_without_a_cost_counts_as_its_whole_bound():
+    price, log = Price(1.0, 1.0, 1.0), MemoryLog()
+    run(many(5), ScriptedTeacher(cost_usd=None), log)
+    result = run(many(10), ScriptedTeacher(cost_usd=None), log, allowance=Allowance(7.5 * bound_usd(price), price))
+    usage = result.usage
+    assert (usage.n_reused, usage.n_requests, usage.n_unpriced, result.n_left) == (5, 2, 7, 3)
+    assert usage.charged_usd == pytest.approx(7 * bound_usd(price))
 
 
 def test_kept_replies_count_towards_the_allowance():
@@ -455,6 +466,54 @@ def test_an_equal_text_that_was_not_asked_counts_among_those_left():
     result = run(texts_of("a", "a", "b"), ScriptedTeacher(), allowance=Allowance(1e-12, Price(1, 1, 1)))
     assert (result.annotations.height, result.n_left) == (0, 3)
     assert result.rejects.height == 0
+
+
+class Batches(ScriptedTeacher):
+    """What is asked together travels together; of the first batch only so many requests have a result."""
+
+    def __init__(self, n_first=None):
+        super().__init__()
+        self.n_first, self.sizes = n_first, []
+        self.waiting, self.sending = [], None
+
+    async def ask(self, request):
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append(future)
+        if self.sending is None or self.sending.done():
+            self.sending = asyncio.create_task(self.send())
+        await future
+        return await super().ask(request)
+
+    async def send(self):
+        n = 0
+        while len(self.waiting) > n:
+            n = len(self.waiting)
+            await asyncio.sleep(0.05)
+        batch, self.waiting = self.waiting, []
+        self.sizes.append(len(batch))
+        n_answered = len(batch) if self.n_first is None or len(self.sizes) > 1 else self.n_first
+        for i, future in enumerate(batch):
+            expired = TransientError("endpoint", "a batch that is expired")
+            future.set_result(None) if i < n_answered else future.set_exception(expired)
+
+
+def test_a_shard_among_others_sends_all_of_its_requests_in_one_batch():
+    teacher = Batches()
+    result = run(many(100), teacher, mode="batch", share=lambda: 0.25)
+    assert (teacher.sizes, result.annotations.height) == ([100], 100)
+
+
+def test_a_shard_that_is_stopped_sends_no_batch():
+    teacher = Batches()
+    assert run(many(10), teacher, mode="batch", share=lambda: 0.0).n_left == 10
+    assert teacher.sizes == []
+
+
+def test_what_a_batch_left_without_a_result_goes_into_one_other():
+    teacher = Batches(n_first=40)
+    result = run(many(100), teacher, mode="batch")
+    assert teacher.sizes == [100, 60]
+    assert result.annotations["status"].to_list() == ["ok"] * 100
 
 
 def test_the_256th_reply_starts_a_flush_beside_the_event_loop_and_the_end_another():

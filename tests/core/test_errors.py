@@ -22,7 +22,7 @@ ARGUMENTS = {
     "EmptyCandidateSetError": (3, 2),
     "RowError": ("reason", "detail"),
     "GateError": ("annotate", ("a: observed 1, wanted 0",)),
-    "BudgetError": (1.0, 2.0, 30),
+    "BudgetError": (1.0, 2.0, 30, 0.5),
     "TerminalError": ("words",),
 }
 

@@ -110,6 +110,29 @@ def test_a_reply_without_usage_has_no_cost_even_with_a_known_price(server):
     assert (reply.reply, reply.prompt_tokens, reply.cost_usd) == ("spam", 0, None)
 
 
+@pytest.mark.parametrize(
+    ("usage", "tokens", "cost_usd"),
+    [
+        ("{}", (0, 0), None),
+        ('{"total_tokens": 200}', (0, 0), None),
+        ('{"prompt_tokens": 100}', (100, 0), None),
+        ('{"prompt_tokens": 100, "total_tokens": 120}', (100, 0), None),
+        ('{"prompt_tokens": 0, "completion_tokens": 20}', (0, 20), None),
+        ('{"prompt_tokens": 100, "completion_tokens": -1}', (100, 0), None),
+        ('{"prompt_tokens": 100, "completion_tokens": true}', (100, 0), None),
+        ('{"prompt_tokens": 100, "completion_tokens": 20}', (100, 20), 260e-6),
+        # Thoughts that stand in the total alone.
+        ('{"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 400}', (100, 300), 2500e-6),
+        ('{"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 7}', (100, 20), 260e-6),
+    ],
+)
+def test_only_a_whole_count_has_a_cost_and_tokens_of_the_total_alone_are_paid(server, usage, tokens, cost_usd):
+    server.script([fakes.raw(f'{{"choices": [{{"message": {{"content": "x"}}}}], "usage": {usage}}}')])
+    reply = ask(server.base_url, price=Price(1.0, 1.0, 8.0))
+    assert (reply.prompt_tokens, reply.completion_tokens) == tokens
+    assert reply.cost_usd == (None if cost_usd is None else pytest.approx(cost_usd))
+
+
 def test_the_finish_reason_is_passed_on(server):
     server.script([fakes.reply("{", finish_reason="length")])
     assert ask(server.base_url).finish_reason == "length"

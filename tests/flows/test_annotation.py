@@ -1,5 +1,7 @@
 """Who may spend and send how much: the purse, the window, and the shares of shards on a real Dask cluster."""
 
+import asyncio
+import json
 import pickle
 import subprocess
 import sys
@@ -10,15 +12,25 @@ from types import SimpleNamespace
 from typing import Any
 
 import distributed
+import polars as pl
 import pytest
 from distributed import Client, LocalCluster
 
+from candist_core.annotate import annotate
+from candist_core.budget import Allowance, Price
+from candist_core.edges.chat import ChatWire
 from candist_core.errors import TeacherError, TransientError
+from candist_core.ports import Quotas, Reply, Request
+from candist_core.prompt import compile_prompt
+from candist_core.spec import LabelSpec, TaskSpec
+from candist_core.teacher_config import TeacherConfig
 from flows.annotation import Purse
 from flows.clusters import make_cluster
 from flows.window import Shards, run_window
+from tasks.annotate import Grant
 from tasks.groups import GroupResult, ShardsError
 from tasks.shares import end_run, share_of_run
+from tests.fakes import MemoryLog
 
 BROKEN = TransientError("endpoint", "fell silent")
 BAD_KEY = TeacherError("key", "a wrong one", "a right one", "set it")
@@ -168,6 +180,48 @@ def test_a_shard_that_failed_may_have_spent_its_whole_grant():
     purse.grant(0, n_sharers=2)
     purse.forfeit(0)
     assert (purse.spent_usd, purse.free_usd, purse.n_granted) == (0.5, 0.5, 0)
+
+
+class Gateway:
+    """A teacher whose endpoint tells what a request used as some gateways do."""
+
+    name, quotas = "openai:m", Quotas()
+
+    def __init__(self, config: TeacherConfig, price: Price, usage: dict[str, int] | None) -> None:
+        self.wire, self.usage = ChatWire(config, "sk-12345678", price), usage
+        self.allowance, self.bounds = Allowance(0.0, price), list[float]()
+
+    async def ask(self, request: Request) -> Reply:
+        self.bounds.append(self.allowance.bound_usd(request))
+        said = {"choices": [{"message": {"content": '{"candidates": ["a"]}'}, "finish_reason": "stop"}]}
+        said |= {} if self.usage is None else {"usage": self.usage}
+        return self.wire.reply(request, json.dumps(said).encode(), 0.1)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"total_tokens": 200}, {"prompt_tokens": 100}, {"completion_tokens": 9}])
+def test_the_cap_holds_over_shards_whose_replies_do_not_tell_what_they_cost(usage):
+    spec = TaskSpec(labels=(LabelSpec(name="a"), LabelSpec(name="b")))
+    config, price = TeacherConfig(model="m"), Price(1000.0, 1000.0, 1000.0)
+    teacher, prompt, log, n_left = Gateway(config, price, usage), compile_prompt(spec, config), MemoryLog(), 0
+    # The second time as another run would: its purse is new, and what was kept counts.
+    for purse in (Purse(10.0), Purse(10.0)):
+        n_left = 0
+        for i in range(8):
+            texts = pl.DataFrame(
+                {"doc_id": [f"{i}-{j}" for j in range(5)], "text": [f"{i} text {j}" for j in range(5)]}
+            )
+            grant = Grant(purse.grant(i, n_sharers=1) or 0.0, (0.0,))
+            work = annotate(texts, spec, prompt, teacher, log, config, allowance=Allowance(grant.bound(0), price))
+            result = asyncio.run(work)
+            purse.settle(i, result.usage.charged_usd, result.n_left > 0)
+            n_left += result.n_left
+            report = SimpleNamespace(usage=result.usage)
+            assert grant.less(0, report).more_usd == pytest.approx(purse.free_usd)
+    assert 8.0 < sum(teacher.bounds) <= 10.0
+    assert n_left == 40 - len(teacher.bounds)
 
 
 def collect(pieces: dict[int, Piece], n_slots: int = 2) -> list[tuple[int, Any]]:

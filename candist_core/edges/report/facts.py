@@ -85,7 +85,8 @@ def cost_facts(manifest: Manifest) -> list[Fact]:
         Fact("For 1,000 rows", dollars(1000 * paid / max(1, manifest.counts.rows)), "both together"),
     ]
     if usage.n_unpriced:
-        facts.append(Fact("Replies without a known price", count(usage.n_unpriced), "not in the sums"))
+        bound = f"; at most {dollars(usage.unpriced_bound_usd)} more" if usage.unpriced_bound_usd else ""
+        facts.append(Fact("Replies without a known cost", count(usage.n_unpriced), f"not in the sums{bound}"))
     if manifest.sampling is not None:
         facts.append(Fact("Texts that the teacher read", str(manifest.sampling), manifest.sampling.stopped))
         if manifest.sampling.forecast is not None:
