@@ -29,7 +29,8 @@ MAX_RACES = 1000
 """Each lost race means that another publisher committed; so many in a row mean that something else is wrong."""
 
 _NUMBERED = re.compile(r"/manifests/v(\d{8})\.json$")
-_VERSION = re.compile(r"[0-9a-f]{16}")
+VERSION_ID = re.compile(r"[0-9a-f]{16}")
+"""What a version's id is, and so the name of its folder."""
 _TAG = "tag/1"
 _TAG_NAME = r"^[A-Za-z][A-Za-z0-9._-]{0,99}$"
 
@@ -63,7 +64,7 @@ def read_manifest(store: TableStore, dataset: str, version: int | str = "latest"
         raise StoreError(f"data set {dataset!r}", "no version of it", known, "correct its name or the location")
     if wanted == "latest":
         return read_numbered(store, dataset, numbers[-1])
-    if _VERSION.fullmatch(wanted):
+    if VERSION_ID.fullmatch(wanted):
         found = find_content(store, dataset, wanted, numbers)
     elif wanted.isdecimal():
         found = read_numbered(store, dataset, int(wanted)) if int(wanted) in numbers else None
@@ -171,7 +172,7 @@ def set_tag(store: TableStore, manifest: Manifest, name: str, *, may_move: bool 
         ConfigError: a name that could be taken for a number, an id or "latest".
         StoreError: another version has the name, and it may not move.
     """
-    if not re.fullmatch(_TAG_NAME, name) or _VERSION.fullmatch(name) or name == "latest":
+    if not re.fullmatch(_TAG_NAME, name) or VERSION_ID.fullmatch(name) or name == "latest":
         raise ConfigError(
             f"tag {name!r}", "a name that cannot be one", "a letter, then letters, digits, dots, - or _, not latest",
             "choose another",

@@ -409,3 +409,42 @@ def test_nothing_is_removed_where_the_manifests_cannot_be_listed(disk, tmp_path)
 def test_a_place_without_data_sets_is_told(disk):
     with pytest.raises(StoreError, match="found no data set"):
         collect_garbage(disk)
+
+
+FOREIGN = ("tool/versions/3.11.9/bin/python", "tool/versions/deadbeef/x", "tool/publishing/3.11.9/x.json")
+
+
+@pytest.fixture
+def beside_others(place):
+    """A place with folders of other programs, which happen to be called as those of a data set are."""
+    store = open_store(place)
+    for path in (*FOREIGN, f".tool/versions/{'0' * 16}/x", "mails/versions/deadbeef/x"):
+        store.write_bytes(path, b"not candist's")
+    if store.local_root is not None:
+        Path(store.local_root, "tool/.candist-1").write_bytes(b"not candist's either")
+        age(store.local_root)
+    return store
+
+
+def test_folders_of_other_programs_are_no_leftovers_and_nothing_of_theirs_goes(place, beside_others):
+    before = contents(beside_others)
+    publish_mails(place, name="posts")
+    publish_mails(place)
+    published = contents(beside_others)
+    left = [f"{name}/versions/{'0' * 16}" for name in ("mails", "posts")]
+    for folder in left:
+        beside_others.write_bytes(f"{folder}/data/x.parquet", b"left")
+    found = collect_garbage(place, older_than_s=0, delete=True)
+    assert [(one.kind, one.path, one.kept) for one in found] == [(Kind.FOLDER, folder, "") for folder in left]
+    assert contents(beside_others) == published
+    assert before.items() <= published.items()
+    if beside_others.local_root is not None:
+        assert Path(beside_others.local_root, "tool/.candist-1").exists()
+
+
+def test_a_place_with_folders_of_other_programs_alone_has_no_data_set(place, beside_others):
+    before = contents(beside_others)
+    for uri in (place.uri, f"{place.uri}/tool", f"{place.uri}/.tool"):
+        with pytest.raises(StoreError, match="found no data set"):
+            collect_garbage(place.model_copy(update={"uri": uri}), older_than_s=0, delete=True)
+    assert contents(beside_others) == before
