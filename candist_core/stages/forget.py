@@ -70,7 +70,8 @@ def read_ids(path: Path) -> list[str]:
         ConfigError: no such file, or no id in it.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Spreadsheets write a byte order mark; an id may hold what `splitlines` takes for the end of a line.
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         found = (getattr(error, "strerror", None) or "no UTF-8 text").lower()
         raise ConfigError(f"file {path}", found, "ids, one a line", "correct it") from error

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -23,7 +24,7 @@ from candist_core.forgotten import Forgotten, content_id
 from candist_core.parquet import decode_table
 from candist_core.tables import DROPPED, REPLIES, Contract, TableRef
 
-_MADE_AGAIN = ("annotations", "labels", "quarantine", "rejects", "examples", "texts")
+_MADE_AGAIN = ("annotations", "labels", "quarantine", "rejects", "sample", "examples", "texts")
 """Folders of tables that the next run makes again; those with texts last, by which a sweep finds its way."""
 _LEARNED = re.compile(r"(?:beliefs/([0-9a-f]{32})-\d{6}|reviewed/([0-9a-f]{32}))(?:-[0-9a-f]{8})?\.parquet")
 """Tables of what a student learned from; other beliefs are about texts that it was asked about later."""
@@ -66,7 +67,7 @@ class Sweep:
             StoreError: a table that cannot be read; a run at work that holds replies to these rows.
         """
         found = [*self._students(), self._replies(), self._rewritten("set-aside", REPLIES)]
-        found += [self._rewritten("dropped", DROPPED), *(self._removed(folder) for folder in _MADE_AGAIN)]
+        found += [self._rewritten("dropped", DROPPED), *self._removed()]
         return [held for held in found if held.n_places]
 
     def count(self, path: str) -> int:
@@ -86,11 +87,18 @@ class Sweep:
         paths = [path for path in self._store.list_paths(folder) if path.endswith(".parquet") and pattern in path]
         return {path: n for path in paths if (n := self.count(path))}
 
-    def _removed(self, folder: str) -> Held:
-        hits = self._hits(folder)
+    def _removed(self) -> Iterator[Held]:
+        hits = {folder: self._hits(folder) for folder in _MADE_AGAIN}
+        embeddings = dict[str, int]()
+        if n := sum(hits["texts"].values()) or sum(hits["sample"].values()):
+            # They name no row, and those of a pool are of texts that were never drawn: all go.
+            embeddings = {path: n for path in self._store.list_paths("sample") if path.endswith(".npy")}
         if self._delete:
-            self._store.delete(hits)
-        return Held(folder, sum(hits.values()), len(hits), "go whole, the next run makes them again at no cost")
+            self._store.delete(chain(embeddings, *hits.values()))
+        remedy = "go whole, the next run makes them again at no cost"
+        yield Held("embeddings", n, len(embeddings), remedy)
+        for folder, found in hits.items():
+            yield Held(folder, sum(found.values()), len(found), remedy)
 
     def _rewritten(self, folder: str, contract: Contract) -> Held:
         hits = self._hits(folder)

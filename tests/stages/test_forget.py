@@ -13,6 +13,7 @@ from candist_core.errors import ConfigError, StoreError
 from candist_core.forgotten import read_forgotten
 from candist_core.ports import Reply
 from candist_core.stages.annotate import annotate_shard
+from candist_core.stages.drawing import tables_of
 from candist_core.stages.forget import forget_rows, read_ids, read_texts
 from candist_core.stages.gc import collect_garbage
 from candist_core.stages.ingest import find_ingested, ingest_corpus
@@ -22,6 +23,7 @@ from candist_core.stages.teachers import open_reply_log
 from candist_core.stages.versions import find_version, load, tag_version
 from tests.flows.corpora import demo_rows, write_jsonl
 from tests.stages.test_incremental import grown, label
+from tests.stages.test_sample import ask_rounds, sampled
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +57,16 @@ def ids_in(folder: Path) -> set[str]:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def holds(folder: Path, words: str) -> bool:
+    """Whether any table or other file below a folder has these words in it."""
+    cells = (
+        frame[name] for frame in tables(folder).values() for name, kind in frame.schema.items() if kind == pl.String
+    )
+    return any(words.encode() in data for data in files(folder).values()) or any(
+        column.str.contains(words, literal=True).any() for column in cells
+    )
 
 
 def asked(config) -> tuple[int, int]:
@@ -224,6 +236,35 @@ def test_replies_that_are_not_in_the_store_yet_are_forgotten_too_but_not_those_o
     log.close()
     assert [(one.what, one.n_rows) for one in forget_rows(config, delete=True).held] == [("replies", 1)]
     assert forget_rows(config).held == ()
+
+
+@pytest.mark.parametrize("is_drawn", [True, False])
+def test_nothing_of_a_sample_is_about_a_forgotten_row_whether_the_teacher_read_it_or_not(tmp_path, tiny_bert, is_drawn):
+    config = sampled(tmp_path, tiny_bert, rounds=2)
+    rounds, _ = ask_rounds(config, ingest_corpus(config))
+    store, work = open_store(config.store), tmp_path / "work"
+    drawn = {doc_id for table in tables_of(rounds) for doc_id in store.read_table(table)["doc_id"]}
+    row = next(row for row in demo_rows(160) if (row["id"] in drawn) == is_drawn)
+    assert holds(work, row["id"])
+    assert holds(work, row["text"])
+    assert list(work.glob("sample/*.npy"))
+    found = forget_rows(config, [row["id"]], delete=True)
+    assert {one.what: one.n_rows for one in found.held}["embeddings"] == 1
+    assert ("sample" in {one.what for one in found.held}) == is_drawn
+    assert not holds(work, row["id"])
+    assert not holds(work, row["text"])
+    assert not list(work.glob("sample/*.npy"))
+    assert forget_rows(config).held == ()
+
+
+def test_ids_of_a_file_are_its_lines_and_a_byte_order_mark_is_none_of_them(tmp_path):
+    path = tmp_path / "ids"
+    for written, ids in [
+        (b"\xef\xbb\xbfr1\r\nr2", ["r1", "r2"]),
+        ("a\u2028b\nc\u0085d\n".encode(), ["a\u2028b", "c\u0085d"]),
+    ]:
+        path.write_bytes(written)
+        assert read_ids(path) == ids
 
 
 def test_nothing_to_forget_and_a_file_without_ids_are_told(config, tmp_path):
