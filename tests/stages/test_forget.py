@@ -9,7 +9,7 @@ import pytest
 from candist_core.config import Location
 from candist_core.edges.reply_log import _LINE
 from candist_core.edges.store import Store, open_store
-from candist_core.errors import ConfigError, StoreError
+from candist_core.errors import ConfigError, ContractError, StoreError
 from candist_core.forgotten import read_forgotten
 from candist_core.ports import Reply
 from candist_core.stages.annotate import annotate_shard
@@ -22,7 +22,7 @@ from candist_core.stages.remove import remove_version
 from candist_core.stages.teachers import open_reply_log
 from candist_core.stages.versions import find_version, load, tag_version
 from tests.flows.corpora import demo_rows, write_jsonl
-from tests.stages.test_incremental import grown, label
+from tests.stages.test_incremental import damage_rows, grown, label
 from tests.stages.test_sample import ask_rounds, sampled
 
 pytestmark = pytest.mark.slow
@@ -90,6 +90,20 @@ def test_nothing_in_the_store_is_about_forgotten_rows_and_no_other_reply_is_lost
     assert asked(config) == (0, N - 2)
     assert ids_in(store).isdisjoint(GONE)
     assert find_ingested(config).n_rows == N - 2
+
+
+@pytest.mark.parametrize("damaged", ["rows", "manifest"])
+def test_a_damaged_version_keeps_nothing_in_the_store(config, tmp_path, damaged):
+    if damaged == "rows":
+        damage_rows(next((tmp_path / "published/slice/versions").iterdir()))
+        found = forget_rows(config, GONE, delete=True)
+        assert [(one.number, one.n_rows, one.is_latest) for one in found.holders] == [(1, None, True)]
+        assert (found.n_asked, found.n_unknown) == (2, 0)
+    else:
+        (tmp_path / "published/slice/manifests/v00000001.json").write_bytes(b"{")
+        with pytest.raises(ContractError, match=r"no manifest in slice/manifests/v00000001\.json"):
+            forget_rows(config, GONE, delete=True)
+    assert ids_in(tmp_path / "work").isdisjoint(GONE)
 
 
 def test_without_delete_nothing_is_changed_and_the_same_is_told(config, tmp_path):
