@@ -19,6 +19,7 @@ from datetime import datetime
 from pydantic import Field
 
 from candist_core.errors import ConfigError, ContractError, StoreError, TransientError
+from candist_core.lease import leased
 from candist_core.manifest import Manifest, decode_as, decode_manifest, encode_manifest
 from candist_core.ports import TableStore
 from candist_core.reports import Report
@@ -137,23 +138,31 @@ def roll_back(store: TableStore, target: Manifest, created_at: datetime) -> tupl
 
     Raises:
         StoreError: a file of the older version is gone.
+        TransientError: the older version is being removed; too many others committed first.
     """
+    again = target.model_copy(
+        update={"created_at": created_at, "restores": target.restores or target.number, "changes": None}
+    )
+    with leased(store, target.dataset, target.version) as lease:
+        for _ in range(MAX_RACES):
+            numbers = list_versions(store, target.dataset)
+            latest = read_numbered(store, target.dataset, numbers[-1])
+            if latest.version == target.version:
+                return latest, False
+            numbered = next_manifest(store, again, numbers)
+            lease.announce(numbered.number)
+            # Only now: a removal that ended before took files, one that begins after sees what was announced.
+            _check_whole(store, target)
+            if commit(store, numbered):
+                return numbered, True
+    raise TransientError(f"data set {target.dataset}", f"{MAX_RACES} others committed first")
+
+
+def _check_whole(store: TableStore, target: Manifest) -> None:
     stored = set(store.list_paths(target.folder))
     if gone := [file.path for file in target.files if f"{target.folder}/{file.path}" not in stored]:
         what = f"{len(gone)} of its files gone, the first is {gone[0]}"
         raise StoreError(f"version {target.number} of {target.dataset}", what, "all of them", "choose another version")
-    again = target.model_copy(
-        update={"created_at": created_at, "restores": target.restores or target.number, "changes": None}
-    )
-    for _ in range(MAX_RACES):
-        numbers = list_versions(store, target.dataset)
-        latest = read_numbered(store, target.dataset, numbers[-1])
-        if latest.version == target.version:
-            return latest, False
-        numbered = next_manifest(store, again, numbers)
-        if commit(store, numbered):
-            return numbered, True
-    raise TransientError(f"data set {target.dataset}", f"{MAX_RACES} others committed first")
 
 
 def list_tags(store: TableStore, dataset: str) -> list[Tag]:
