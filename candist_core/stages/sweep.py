@@ -2,7 +2,8 @@
 
 Tables that a run makes again at no cost are removed whole; replies, and what a person decided about single rows, only
 lose these rows. Students that learned from them go with all they left, or stay without their notes about these rows.
-Invariant: of what leads to other things, such as a student's beliefs to its weights, the last is removed first.
+Invariant: of what leads to other things, such as a student's beliefs to its weights, the last is removed first; what is
+not named and marked as candist does it is somebody else's, though it lies in the same folders.
 """
 
 import json
@@ -28,6 +29,8 @@ _MADE_AGAIN = ("annotations", "labels", "quarantine", "rejects", "sample", "exam
 """Folders of tables that the next run makes again; those with texts last, by which a sweep finds its way."""
 _LEARNED = re.compile(r"(?:beliefs/([0-9a-f]{32})-\d{6}|reviewed/([0-9a-f]{32}))(?:-[0-9a-f]{8})?\.parquet")
 """Tables of what a student learned from; other beliefs are about texts that it was asked about later."""
+_KEY = re.compile(r"[0-9a-f]{32}")
+"""How candist names a student, a prompt's head and the embeddings of texts."""
 _UNFINISHED = "students"
 """Trainings under way, beside the replies of the spool."""
 
@@ -92,7 +95,8 @@ class Sweep:
         embeddings = dict[str, int]()
         if n := sum(hits["texts"].values()) or sum(hits["sample"].values()):
             # They name no row, and those of a pool are of texts that were never drawn: all go.
-            embeddings = {path: n for path in self._store.list_paths("sample") if path.endswith(".npy")}
+            known = re.compile(rf"sample/{_KEY.pattern}\.npy")
+            embeddings = {path: n for path in self._store.list_paths("sample") if known.fullmatch(path)}
         if self._delete:
             self._store.delete(chain(embeddings, *hits.values()))
         remedy = "go whole, the next run makes them again at no cost"
@@ -124,7 +128,9 @@ class Sweep:
             # What is left are beliefs of students that did not learn from them.
             self._store.delete(path for path in hits)
             if learned and not self._keep_students:
-                shutil.rmtree(self._spool / _UNFINISHED, ignore_errors=True)
+                for path in (self._spool / _UNFINISHED).glob("*"):
+                    if _KEY.fullmatch(path.name):
+                        shutil.rmtree(path, ignore_errors=True)
         remedy = "stay, their notes about these rows go" if self._keep_students else "go, the next run distils"
         n_learned = sum(n for path, n in hits.items() if _LEARNED.fullmatch(path))
         yield Held("students that learned from them", n_learned, len(learned), remedy)
@@ -141,9 +147,9 @@ class Sweep:
 
     def _replies(self) -> Held:
         folders = {path.split("/")[1] for path in self._store.list_paths("replies")}
-        spooled = {path.name for path in self._spool.glob("*") if path.is_dir() and path.name != _UNFINISHED}
+        spooled = {path.name for path in self._spool.glob("*") if path.is_dir()}
         n = n_heads = 0
-        for head in sorted(folders | spooled):
+        for head in sorted(filter(_KEY.fullmatch, folders | spooled)):
             found = sum(self._hits(f"replies/{head}").values()) + self._in_spool(head)
             if found and self._delete:
                 StoreReplyLog(self._store, head, "forget", self._spool).remove(self._forgotten.is_id)
@@ -165,13 +171,15 @@ class Sweep:
 
 
 def read_columns(store: Store, path: str, names: Iterable[str]) -> pl.DataFrame:
-    """Those of the named columns that a table has.
+    """Those of the named columns that a table has; no rows of one that candist did not write.
 
     Raises:
         StoreError: it cannot be read.
     """
     data = store.read_bytes(path)
     try:
+        if "contract" not in pl.read_parquet_metadata(BytesIO(data)):
+            return pl.DataFrame(schema=dict.fromkeys(names, pl.String()))
         there = pl.read_parquet_schema(BytesIO(data))
         return pl.read_parquet(BytesIO(data), columns=[name for name in names if name in there])
     except pl.exceptions.PolarsError as error:

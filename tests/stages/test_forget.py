@@ -106,6 +106,25 @@ def test_a_damaged_version_keeps_nothing_in_the_store(config, tmp_path, damaged)
     assert ids_in(tmp_path / "work").isdisjoint(GONE)
 
 
+def test_files_of_others_in_folders_of_the_store_stay(config, tmp_path):
+    work = tmp_path / "work"
+    for path in ("texts/mine.parquet", "labels/mine.parquet", "replies/mine/rows.parquet"):
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame({"doc_id": GONE, "text": ["mine", "mine"]}).write_parquet(work / path)
+    pl.DataFrame({"id": GONE}).write_parquet(work / "examples/mine.parquet")
+    mine = {"sample/mine.npy", "spool/students/mine/weights", "spool/mine/rows.jsonl"}
+    for path in mine:
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        (work / path).write_text(f'{{"doc_id": "{GONE[0]}"}}\n')
+    mine |= {str(path.relative_to(work)) for path in work.rglob("*.parquet") if "mine" in str(path.relative_to(work))}
+    before = files(work)
+    found = forget_rows(config, GONE, delete=True)
+    assert {one.what: one.n_rows for one in found.held}["texts"] == 2
+    after = files(work)
+    assert len(mine) == 7
+    assert {path: after.get(path) for path in mine} == {path: before[path] for path in mine}
+
+
 def test_without_delete_nothing_is_changed_and_the_same_is_told(config, tmp_path):
     before = files(tmp_path)
     looked = forget_rows(config, GONE)
