@@ -98,6 +98,8 @@ class Sweep:
             known = re.compile(rf"sample/{_KEY.pattern}\.npy")
             embeddings = {path: n for path in self._store.list_paths("sample") if known.fullmatch(path)}
         if self._delete:
+            if n:
+                self._remove_trainings()
             self._store.delete(chain(embeddings, *hits.values()))
         remedy = "go whole, the next run makes them again at no cost"
         yield Held("embeddings", n, len(embeddings), remedy)
@@ -127,10 +129,8 @@ class Sweep:
         if self._delete:
             # What is left are beliefs of students that did not learn from them.
             self._store.delete(path for path in hits)
-            if learned and not self._keep_students:
-                for path in (self._spool / _UNFINISHED).glob("*"):
-                    if _KEY.fullmatch(path.name):
-                        shutil.rmtree(path, ignore_errors=True)
+            if learned:
+                self._remove_trainings()
         remedy = "stay, their notes about these rows go" if self._keep_students else "go, the next run distils"
         n_learned = sum(n for path, n in hits.items() if _LEARNED.fullmatch(path))
         yield Held("students that learned from them", n_learned, len(learned), remedy)
@@ -144,6 +144,12 @@ class Sweep:
         own = [path for path in [*store.list_paths("beliefs"), *store.list_paths("reviewed")] if f"/{key}" in path]
         store.delete(path for path in own if path not in set(hits))
         store.delete(path for path in own if path in set(hits))
+
+    def _remove_trainings(self) -> None:
+        """Those under way on this machine: one that was killed has weights already and no student to be found by."""
+        for path in (self._spool / _UNFINISHED).glob("*") if not self._keep_students else ():
+            if _KEY.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
 
     def _replies(self) -> Held:
         folders = {path.split("/")[1] for path in self._store.list_paths("replies")}

@@ -140,6 +140,19 @@ def test_the_students_that_learned_from_them_go_unless_they_are_to_stay(config, 
     assert why == "the student of version 1 is not in the store"
 
 
+@pytest.mark.parametrize("keep_students", [False, True])
+def test_a_first_training_that_was_killed_goes_as_well_unless_students_are_to_stay(tmp_path, keep_students):
+    config = grown(tmp_path, 20)
+    ingest_corpus(config)
+    weights = tmp_path / f"work/spool/students/{'0' * 32}/state.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    forget_rows(config, ["nobody"], delete=True)
+    assert weights.exists()
+    forget_rows(config, [demo_rows(1)[0]["id"]], delete=True, keep_students=keep_students)
+    assert weights.exists() == keep_students
+
+
 def test_a_student_that_stays_knows_nothing_of_the_rows_and_the_others_keep_their_labels(config, tmp_path):
     forget_rows(config, GONE, delete=True, keep_students=True)
     assert ids_in(tmp_path / "work").isdisjoint(GONE)
