@@ -8,7 +8,8 @@
 Each of the two writes its own word first and reads the other's after that, so of two who meet at least one sees the
 other and steps back. A publisher writes, before each try to commit, the number that it is about to take; while that
 number is free nobody may remove the folder, and once it is taken by another the try fails and the next one begins with
-the same two steps. No clock is compared for this: how old a lease is decides only what is worth a look.
+the same two steps. A rollback does as a publisher does. No clock is compared for this: how old a lease is decides only
+what is worth a look.
 """
 
 import logging
@@ -70,7 +71,7 @@ class Lease:
     def _refuse_removal(self) -> None:
         folder = self.path.rpartition("/")[0]
         if f"{folder}/{REMOVAL}" in self.store.list_paths(folder):
-            raise TransientError(f"version folder {folder}", "candist gc is removing what an earlier try left there")
+            raise TransientError(f"version folder {folder}", "candist gc or candist remove is at work on it")
 
 
 def lease_folder(dataset: str, version: str) -> str:

@@ -19,6 +19,7 @@ from datetime import datetime
 from pydantic import Field
 
 from candist_core.errors import ConfigError, ContractError, StoreError, TransientError
+from candist_core.lease import leased
 from candist_core.manifest import Manifest, decode_as, decode_manifest, encode_manifest
 from candist_core.ports import TableStore
 from candist_core.reports import Report
@@ -29,7 +30,8 @@ MAX_RACES = 1000
 """Each lost race means that another publisher committed; so many in a row mean that something else is wrong."""
 
 _NUMBERED = re.compile(r"/manifests/v(\d{8})\.json$")
-_VERSION = re.compile(r"[0-9a-f]{16}")
+VERSION_ID = re.compile(r"[0-9a-f]{16}")
+"""What a version's id is, and so the name of its folder."""
 _TAG = "tag/1"
 _TAG_NAME = r"^[A-Za-z][A-Za-z0-9._-]{0,99}$"
 
@@ -63,7 +65,7 @@ def read_manifest(store: TableStore, dataset: str, version: int | str = "latest"
         raise StoreError(f"data set {dataset!r}", "no version of it", known, "correct its name or the location")
     if wanted == "latest":
         return read_numbered(store, dataset, numbers[-1])
-    if _VERSION.fullmatch(wanted):
+    if VERSION_ID.fullmatch(wanted):
         found = find_content(store, dataset, wanted, numbers)
     elif wanted.isdecimal():
         found = read_numbered(store, dataset, int(wanted)) if int(wanted) in numbers else None
@@ -136,23 +138,31 @@ def roll_back(store: TableStore, target: Manifest, created_at: datetime) -> tupl
 
     Raises:
         StoreError: a file of the older version is gone.
+        TransientError: the older version is being removed; too many others committed first.
     """
+    again = target.model_copy(
+        update={"created_at": created_at, "restores": target.restores or target.number, "changes": None}
+    )
+    with leased(store, target.dataset, target.version) as lease:
+        for _ in range(MAX_RACES):
+            numbers = list_versions(store, target.dataset)
+            latest = read_numbered(store, target.dataset, numbers[-1])
+            if latest.version == target.version:
+                return latest, False
+            numbered = next_manifest(store, again, numbers)
+            lease.announce(numbered.number)
+            # Only now: a removal that ended before took files, one that begins after sees what was announced.
+            _check_whole(store, target)
+            if commit(store, numbered):
+                return numbered, True
+    raise TransientError(f"data set {target.dataset}", f"{MAX_RACES} others committed first")
+
+
+def _check_whole(store: TableStore, target: Manifest) -> None:
     stored = set(store.list_paths(target.folder))
     if gone := [file.path for file in target.files if f"{target.folder}/{file.path}" not in stored]:
         what = f"{len(gone)} of its files gone, the first is {gone[0]}"
         raise StoreError(f"version {target.number} of {target.dataset}", what, "all of them", "choose another version")
-    again = target.model_copy(
-        update={"created_at": created_at, "restores": target.restores or target.number, "changes": None}
-    )
-    for _ in range(MAX_RACES):
-        numbers = list_versions(store, target.dataset)
-        latest = read_numbered(store, target.dataset, numbers[-1])
-        if latest.version == target.version:
-            return latest, False
-        numbered = next_manifest(store, again, numbers)
-        if commit(store, numbered):
-            return numbered, True
-    raise TransientError(f"data set {target.dataset}", f"{MAX_RACES} others committed first")
 
 
 def list_tags(store: TableStore, dataset: str) -> list[Tag]:
@@ -171,7 +181,7 @@ def set_tag(store: TableStore, manifest: Manifest, name: str, *, may_move: bool 
         ConfigError: a name that could be taken for a number, an id or "latest".
         StoreError: another version has the name, and it may not move.
     """
-    if not re.fullmatch(_TAG_NAME, name) or _VERSION.fullmatch(name) or name == "latest":
+    if not re.fullmatch(_TAG_NAME, name) or VERSION_ID.fullmatch(name) or name == "latest":
         raise ConfigError(
             f"tag {name!r}", "a name that cannot be one", "a letter, then letters, digits, dots, - or _, not latest",
             "choose another",

@@ -41,15 +41,19 @@ def scan_tables(store: Store, paths: Sequence[str]) -> pl.LazyFrame:
 def told_rows(thing: str) -> Iterator[None]:
     """Turn what polars raises while it reads a version's rows into one sentence, or into a `TransientError`.
 
-    By then their sizes or hashes have been compared, so a file that cannot be read is a store that failed meanwhile.
+    By then their sizes or hashes have been compared. Where it was hashes, a file that cannot be read is a store that
+    failed meanwhile; where it was sizes, it may be one with other bytes than were published.
     """
     try:
         yield
-    except (OSError, pl.exceptions.ComputeError) as error:
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        # Of bytes that are no longer what was written polars raises any of these, a panic of its Rust code included.
         if isinstance(error, (FileNotFoundError, PermissionError)) or getattr(error, "errno", None) is not None:
             raise explain(error, thing, StoreError) from error
         # polars gives no number, status or code for what went wrong with a request.
-        raise TransientError(thing, "found a reading that broke off, wanted its rows; run again later") from error
+        raise TransientError(
+            thing, "found a reading that broke off, wanted its rows; run again later, or see candist verify"
+        ) from error
 
 
 def read_metadata(store: Store, path: str) -> dict[str, str]:

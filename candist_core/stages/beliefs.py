@@ -15,7 +15,7 @@ from candist_core.edges.store import Store
 from candist_core.reports import DistillReport, Report
 from candist_core.spec import fingerprint
 from candist_core.stages.predict import load_student
-from candist_core.stages.versions import Version, scan_version
+from candist_core.stages.versions import Version, scan_version, told_reading
 from candist_core.tables import BELIEFS, TableRef
 from candist_core.version import __version__
 
@@ -88,7 +88,9 @@ class BeliefsOfTexts:
 
     def _make_index(self) -> pl.DataFrame:
         """Hashes of id and text of each text that was learned from, and the number of its table."""
-        shown = scan_version(self._reference).select(id=pl.col("doc_id").hash(), text=pl.col("text").hash()).collect()
+        with told_reading(self._reference):
+            rows = scan_version(self._reference).select(id=pl.col("doc_id").hash(), text=pl.col("text").hash())
+            shown = rows.collect()
         ids = [
             self._store.read_table(table, columns=["doc_id"]).select(id=pl.col("doc_id").hash(), table=pl.lit(i))
             for i, table in enumerate(self._tables)

@@ -6,8 +6,9 @@ import polars as pl
 
 from candist_core.changes import count_changes, row_hashes
 from candist_core.config import RunConfig
+from candist_core.edges.scan import told_rows
 from candist_core.edges.store import Store, open_store
-from candist_core.errors import StoreError
+from candist_core.errors import ContractError, StoreError, TransientError
 from candist_core.reports import RunReports, VersionChanges
 from candist_core.stages.versions import Version, scan_version
 from candist_core.versions import list_versions, read_numbered
@@ -26,10 +27,13 @@ def changes_since_latest(target: Store, config: RunConfig, reports: RunReports) 
     if not (numbers := list_versions(target, config.dataset)):
         return None
     latest = read_numbered(target, config.dataset, numbers[-1])
+    version = Version(latest, target)
     try:
-        before = row_hashes(scan_version(Version(latest, target)))
-    except StoreError as error:
-        # A damaged version is mended by publishing the next one, which must not fail for it.
+        with told_rows(f"version {version.uri}"):
+            before = row_hashes(scan_version(version))
+    except (StoreError, ContractError, TransientError) as error:
+        # A damaged version is mended by publishing the next one, which must not fail for it. Nor for a store that fails
+        # right now: a count is only information, and what is to be published has been paid for.
         logger.warning("changes since version %d are not counted: %s", latest.number, error)
         return None
     return count_changes(latest.number, latest.version, before, _rows_of_run(config, reports))

@@ -14,9 +14,10 @@ import polars as pl
 
 from candist_core.columns import Columns
 from candist_core.config import RunConfig
+from candist_core.edges.scan import told_rows
 from candist_core.edges.source import find_files, read_batches
 from candist_core.edges.store import Store, open_store
-from candist_core.errors import ConfigError, ContractError, StoreError
+from candist_core.errors import ConfigError, ContractError, StoreError, TransientError
 from candist_core.forgotten import (
     Forgotten,
     content_id,
@@ -70,7 +71,8 @@ def read_ids(path: Path) -> list[str]:
         ConfigError: no such file, or no id in it.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Spreadsheets write a byte order mark; an id may hold what `splitlines` takes for the end of a line.
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         found = (getattr(error, "strerror", None) or "no UTF-8 text").lower()
         raise ConfigError(f"file {path}", found, "ids, one a line", "correct it") from error
@@ -128,9 +130,10 @@ def forget_rows(
         # First of all: from here on no run takes these rows in, whatever becomes of this process.
         keep_forgotten(store, config.name, known, wanted)
     sweep = Sweep(store, wanted, spool_dir(store, config.store), keep_students=keep_students, delete=delete)
+    # Before the versions are looked into: what may go must not stay because one of them cannot be read.
+    held = tuple(sweep.run())
     seen: set[str] = set()
     holders = tuple(_holders(config, wanted, seen))
-    held = tuple(sweep.run())
     asked = ids | set(map(content_id, texts))
     return Forgetting(held, holders, len(asked), len(asked - seen - sweep.seen), n_shared)
 
@@ -171,15 +174,16 @@ def _holders(config: RunConfig, wanted: Forgotten, seen: set[str]) -> Iterator[H
 
 
 def _count_in(target: Store, manifest: Manifest, wanted: Forgotten, seen: set[str]) -> int | None:
-    n = 0
+    n, version = 0, Version(manifest, target)
     try:
-        rows = scan_version(Version(manifest, target)).select("doc_id", "text")
-        for batch in rows.collect_batches(chunk_size=_ROWS_AT_ONCE, maintain_order=True):
-            gone = batch.filter(wanted.is_id(batch["doc_id"]) | wanted.is_text(batch["text"]))
-            seen.update(gone["doc_id"], map(content_id, gone["text"]))
-            n += gone.height
+        with told_rows(f"version {version.uri}"):
+            rows = scan_version(version).select("doc_id", "text")
+            for batch in rows.collect_batches(chunk_size=_ROWS_AT_ONCE, maintain_order=True):
+                gone = batch.filter(wanted.is_id(batch["doc_id"]) | wanted.is_text(batch["text"]))
+                seen.update(gone["doc_id"], map(content_id, gone["text"]))
+                n += gone.height
         rejects = read_columns(target, f"{manifest.folder}/rejects.parquet", ("doc_id",))["doc_id"]
-    except (StoreError, ContractError):
+    except (StoreError, ContractError, TransientError):
         # Told of as one that nobody could look into; a damaged version must not keep the others' rows.
         return None
     return n + int(wanted.is_id(rejects).sum())

@@ -2,9 +2,11 @@
 
 Three kinds: version folders that no manifest names, local writes that never ended (hidden files), and multipart
 uploads that were never completed. Versions that a manifest names are never touched; neither is what a publisher is
-at work on (see `candist_core.lease`).
+at work on (see `candist_core.lease`), nor any folder that is not named as candist names them: the place may hold
+folders of other programs.
 """
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -23,13 +25,16 @@ from candist_core.edges.objects import (
 from candist_core.edges.store import Store, open_store
 from candist_core.errors import CandistError, ContractError, StoreError
 from candist_core.lease import REMOVAL, lease_folder, read_note
+from candist_core.manifest import NAME
 from candist_core.stages.versions import split_place
-from candist_core.versions import list_versions, read_numbered
+from candist_core.versions import VERSION_ID, list_versions, read_numbered
 
 _HOUR_S = 3600.0
 _TAKE_OVER_S = 1 * _HOUR_S
 """After so long without a sign, another's removal counts as dead. It gives a sign every minute."""
 _SIGN_S = 60.0
+_FOLDERS = ("versions", "publishing")
+"""In both a version that was begun has a folder, whether or not it was ever committed."""
 
 
 class Kind(StrEnum):
@@ -89,15 +94,28 @@ def remove_unnamed(store: Store, dataset: str, version: str) -> Leftover:
 def _datasets_at(place: Location) -> tuple[Store, list[str]]:
     """The data sets in a place, also those whose first version was never committed."""
     store = open_store(place)
-    found = set(store.list_folders())
-    if {"versions", "manifests", "publishing"} & found and (split := split_place(place.uri)):
-        return open_store(place.model_copy(update={"uri": split[0]})), [split[1]]
-    names = sorted(name for name in found if {"versions", "publishing"} & set(store.list_folders(name)))
+    if split := split_place(place.uri):
+        around = open_store(place.model_copy(update={"uri": split[0]}))
+        if _is_dataset(around, split[1]):
+            return around, [split[1]]
+    names = [name for name in store.list_folders() if _is_dataset(store, name)]
     if not names:
         raise StoreError(
             f"place {place.uri}", "no data set", "a folder of published data sets, or one of them", "correct it"
         )
     return store, names
+
+
+def _is_dataset(store: Store, name: str) -> bool:
+    """Whether a folder is a data set of candist's; that it has folders called as a data set's does not make it one."""
+    if not re.fullmatch(NAME, name):
+        return False
+    return any(_versions_in(store, name, folder) for folder in _FOLDERS) or bool(list_versions(store, name))
+
+
+def _versions_in(store: Store, dataset: str, folder: str) -> set[str]:
+    """Names of a data set's folders of versions; others that lie beside them are somebody else's."""
+    return {name for name in store.list_folders(f"{dataset}/{folder}") if VERSION_ID.fullmatch(name)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +130,7 @@ class _Collection:
     def leftovers(self) -> Iterator[Leftover]:
         """Tell of everything, removing it on the way if that is wanted."""
         named = {read_numbered(self.store, self.dataset, number).version for number in self._numbers()}
-        started = set(self.store.list_folders(f"{self.dataset}/versions"))
-        leased = set(self.store.list_folders(f"{self.dataset}/publishing"))
+        started, leased = (_versions_in(self.store, self.dataset, folder) for folder in _FOLDERS)
         for version in sorted(started | leased):
             if version not in named:
                 yield self._unnamed(version)

@@ -15,7 +15,7 @@ from candist_core.labels import final_labels
 from candist_core.reports import AnnotateReport, DistillReport
 from candist_core.spec import fingerprint
 from candist_core.stages.distill import fetch_student
-from candist_core.stages.versions import Version, scan_version
+from candist_core.stages.versions import Version, scan_version, told_reading
 from candist_core.tables import LABELS, TableRef, empty
 from candist_core.version import __version__
 
@@ -46,8 +46,9 @@ class NewTexts:
         """Labels that texts of these shards keep, by the shard's sha256; the others are counted."""
         shown = {shard.sha256: self._hashed(self._store.read_table(shard)) for shard, _ in shards}
         hashes = pl.concat([frame.select("hash") for frame in shown.values()])
-        base = _rows_of(self._base, self._seed).join(hashes.lazy(), on="hash", how="semi")
-        known = base.collect().unique("hash", keep="first")
+        with told_reading(self._base):
+            base = _rows_of(self._base, self._seed).join(hashes.lazy(), on="hash", how="semi")
+            known = base.collect().unique("hash", keep="first")
         kept = {}
         for shard, report in shards:
             rows = shown[shard.sha256].join(known, on="hash", how="left", maintain_order="left")
@@ -63,14 +64,15 @@ class NewTexts:
         """Measure what was counted; where that are too few, with what was added since the student was distilled."""
         if not self.n_new:
             return None
-        if self.counts.n < self._config.incremental.min_texts:
-            self._widen()
-        if self.counts.n < self._config.incremental.min_texts:
-            return None
-        old = _rows_of(self._reference, self._seed)
-        n = self._config.incremental.sample_texts
-        texts, others = self._sample["text"].to_list(), _lowest(old, n)["text"].to_list()
-        report = DriftReport(new=self.counts, old=count_texts(old))
+        with told_reading(self._reference), told_reading(self._base):
+            if self.counts.n < self._config.incremental.min_texts:
+                self._widen()
+            if self.counts.n < self._config.incremental.min_texts:
+                return None
+            old = _rows_of(self._reference, self._seed)
+            n = self._config.incremental.sample_texts
+            texts, others = self._sample["text"].to_list(), _lowest(old, n)["text"].to_list()
+            report = DriftReport(new=self.counts, old=count_texts(old))
         if min(len(texts), len(others)) < _MIN_EMBEDDED:
             return report
         auc = self._embedded_auc(texts, others, scratch)

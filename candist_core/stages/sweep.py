@@ -2,7 +2,8 @@
 
 Tables that a run makes again at no cost are removed whole; replies, and what a person decided about single rows, only
 lose these rows. Students that learned from them go with all they left, or stay without their notes about these rows.
-Invariant: of what leads to other things, such as a student's beliefs to its weights, the last is removed first.
+Invariant: of what leads to other things, such as a student's beliefs to its weights, the last is removed first; what is
+not named and marked as candist does it is somebody else's, though it lies in the same folders.
 """
 
 import json
@@ -12,6 +13,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -23,10 +25,12 @@ from candist_core.forgotten import Forgotten, content_id
 from candist_core.parquet import decode_table
 from candist_core.tables import DROPPED, REPLIES, Contract, TableRef
 
-_MADE_AGAIN = ("annotations", "labels", "quarantine", "rejects", "examples", "texts")
+_MADE_AGAIN = ("annotations", "labels", "quarantine", "rejects", "sample", "examples", "texts")
 """Folders of tables that the next run makes again; those with texts last, by which a sweep finds its way."""
 _LEARNED = re.compile(r"(?:beliefs/([0-9a-f]{32})-\d{6}|reviewed/([0-9a-f]{32}))(?:-[0-9a-f]{8})?\.parquet")
 """Tables of what a student learned from; other beliefs are about texts that it was asked about later."""
+_KEY = re.compile(r"[0-9a-f]{32}")
+"""How candist names a student, a prompt's head and the embeddings of texts."""
 _UNFINISHED = "students"
 """Trainings under way, beside the replies of the spool."""
 
@@ -66,7 +70,7 @@ class Sweep:
             StoreError: a table that cannot be read; a run at work that holds replies to these rows.
         """
         found = [*self._students(), self._replies(), self._rewritten("set-aside", REPLIES)]
-        found += [self._rewritten("dropped", DROPPED), *(self._removed(folder) for folder in _MADE_AGAIN)]
+        found += [self._rewritten("dropped", DROPPED), *self._removed()]
         return [held for held in found if held.n_places]
 
     def count(self, path: str) -> int:
@@ -86,11 +90,21 @@ class Sweep:
         paths = [path for path in self._store.list_paths(folder) if path.endswith(".parquet") and pattern in path]
         return {path: n for path in paths if (n := self.count(path))}
 
-    def _removed(self, folder: str) -> Held:
-        hits = self._hits(folder)
+    def _removed(self) -> Iterator[Held]:
+        hits = {folder: self._hits(folder) for folder in _MADE_AGAIN}
+        embeddings = dict[str, int]()
+        if n := sum(hits["texts"].values()) or sum(hits["sample"].values()):
+            # They name no row, and those of a pool are of texts that were never drawn: all go.
+            known = re.compile(rf"sample/{_KEY.pattern}\.npy")
+            embeddings = {path: n for path in self._store.list_paths("sample") if known.fullmatch(path)}
         if self._delete:
-            self._store.delete(hits)
-        return Held(folder, sum(hits.values()), len(hits), "go whole, the next run makes them again at no cost")
+            if n:
+                self._remove_trainings()
+            self._store.delete(chain(embeddings, *hits.values()))
+        remedy = "go whole, the next run makes them again at no cost"
+        yield Held("embeddings", n, len(embeddings), remedy)
+        for folder, found in hits.items():
+            yield Held(folder, sum(found.values()), len(found), remedy)
 
     def _rewritten(self, folder: str, contract: Contract) -> Held:
         hits = self._hits(folder)
@@ -115,8 +129,8 @@ class Sweep:
         if self._delete:
             # What is left are beliefs of students that did not learn from them.
             self._store.delete(path for path in hits)
-            if learned and not self._keep_students:
-                shutil.rmtree(self._spool / _UNFINISHED, ignore_errors=True)
+            if learned:
+                self._remove_trainings()
         remedy = "stay, their notes about these rows go" if self._keep_students else "go, the next run distils"
         n_learned = sum(n for path, n in hits.items() if _LEARNED.fullmatch(path))
         yield Held("students that learned from them", n_learned, len(learned), remedy)
@@ -131,11 +145,17 @@ class Sweep:
         store.delete(path for path in own if path not in set(hits))
         store.delete(path for path in own if path in set(hits))
 
+    def _remove_trainings(self) -> None:
+        """Those under way on this machine: one that was killed has weights already and no student to be found by."""
+        for path in (self._spool / _UNFINISHED).glob("*") if not self._keep_students else ():
+            if _KEY.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
     def _replies(self) -> Held:
         folders = {path.split("/")[1] for path in self._store.list_paths("replies")}
-        spooled = {path.name for path in self._spool.glob("*") if path.is_dir() and path.name != _UNFINISHED}
+        spooled = {path.name for path in self._spool.glob("*") if path.is_dir()}
         n = n_heads = 0
-        for head in sorted(folders | spooled):
+        for head in sorted(filter(_KEY.fullmatch, folders | spooled)):
             found = sum(self._hits(f"replies/{head}").values()) + self._in_spool(head)
             if found and self._delete:
                 StoreReplyLog(self._store, head, "forget", self._spool).remove(self._forgotten.is_id)
@@ -157,13 +177,15 @@ class Sweep:
 
 
 def read_columns(store: Store, path: str, names: Iterable[str]) -> pl.DataFrame:
-    """Those of the named columns that a table has.
+    """Those of the named columns that a table has; no rows of one that candist did not write.
 
     Raises:
         StoreError: it cannot be read.
     """
     data = store.read_bytes(path)
     try:
+        if "contract" not in pl.read_parquet_metadata(BytesIO(data)):
+            return pl.DataFrame(schema=dict.fromkeys(names, pl.String()))
         there = pl.read_parquet_schema(BytesIO(data))
         return pl.read_parquet(BytesIO(data), columns=[name for name in names if name in there])
     except pl.exceptions.PolarsError as error:

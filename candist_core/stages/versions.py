@@ -5,8 +5,9 @@ of a copy that `candist_core.stages.pull` made.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -16,9 +17,9 @@ import polars as pl
 from candist_core.assemble import PUBLISHED
 from candist_core.config import Location
 from candist_core.edges.objects import hash_object
-from candist_core.edges.scan import read_metadata, scan_tables
+from candist_core.edges.scan import read_metadata, scan_tables, told_rows
 from candist_core.edges.store import Store, open_store
-from candist_core.errors import ContractError, StoreError
+from candist_core.errors import ContractError, StoreError, TransientError
 from candist_core.manifest import Manifest, VersionFile, decode_manifest
 from candist_core.versions import (
     delete_tag,
@@ -171,7 +172,7 @@ def load(
 def scan_version(version: Version, *, split: str | None = None, verify: bool = False) -> pl.LazyFrame:
     """The labels of a version that is found already; see `load`."""
     manifest = version.manifest
-    files = [file for file in manifest.files if file.path.startswith("data/")]
+    files = _data_files(manifest)
     if split is not None:
         names = sorted({file.split or "" for file in files})
         files = [file for file in files if file.split == split]
@@ -196,6 +197,23 @@ def scan_version(version: Version, *, split: str | None = None, verify: bool = F
         for name, group in groupby(files, key=lambda file: file.split)
     ]
     return pl.concat(scans)
+
+
+@contextmanager
+def told_reading(version: Version) -> Iterator[None]:
+    """Turn what polars raises over the rows of a version into one sentence, which names the damage if there is any.
+
+    Raises:
+        StoreError: a file has other bytes than were published; by its size alone nobody could tell.
+        TransientError: all are as published, so the store failed.
+    """
+    try:
+        with told_rows(f"version {version.uri}"):
+            yield
+    except TransientError:
+        if faults := _hashed(version, _data_files(version.manifest)):
+            raise damage(version, faults) from None
+        raise
 
 
 def find_datasets(store: Store) -> list[str]:
@@ -321,6 +339,10 @@ def _entries(store: Store, dataset: str, wanted: list[int], numbers: list[int]) 
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(entry, wanted))
+
+
+def _data_files(manifest: Manifest) -> list[VersionFile]:
+    return [file for file in manifest.files if file.path.startswith("data/")]
 
 
 def _path(version: Version, file: VersionFile) -> str:

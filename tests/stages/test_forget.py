@@ -9,10 +9,11 @@ import pytest
 from candist_core.config import Location
 from candist_core.edges.reply_log import _LINE
 from candist_core.edges.store import Store, open_store
-from candist_core.errors import ConfigError, StoreError
+from candist_core.errors import ConfigError, ContractError, StoreError
 from candist_core.forgotten import read_forgotten
 from candist_core.ports import Reply
 from candist_core.stages.annotate import annotate_shard
+from candist_core.stages.drawing import tables_of
 from candist_core.stages.forget import forget_rows, read_ids, read_texts
 from candist_core.stages.gc import collect_garbage
 from candist_core.stages.ingest import find_ingested, ingest_corpus
@@ -21,7 +22,8 @@ from candist_core.stages.remove import remove_version
 from candist_core.stages.teachers import open_reply_log
 from candist_core.stages.versions import find_version, load, tag_version
 from tests.flows.corpora import demo_rows, write_jsonl
-from tests.stages.test_incremental import grown, label
+from tests.stages.test_incremental import damage_rows, grown, label
+from tests.stages.test_sample import ask_rounds, sampled
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +59,16 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def holds(folder: Path, words: str) -> bool:
+    """Whether any table or other file below a folder has these words in it."""
+    cells = (
+        frame[name] for frame in tables(folder).values() for name, kind in frame.schema.items() if kind == pl.String
+    )
+    return any(words.encode() in data for data in files(folder).values()) or any(
+        column.str.contains(words, literal=True).any() for column in cells
+    )
+
+
 def asked(config) -> tuple[int, int]:
     """Requests made and replies reused by the annotation of the corpus as it is read now."""
     plan = plan_annotation(config)
@@ -80,6 +92,39 @@ def test_nothing_in_the_store_is_about_forgotten_rows_and_no_other_reply_is_lost
     assert find_ingested(config).n_rows == N - 2
 
 
+@pytest.mark.parametrize("damaged", ["rows", "manifest"])
+def test_a_damaged_version_keeps_nothing_in_the_store(config, tmp_path, damaged):
+    if damaged == "rows":
+        damage_rows(next((tmp_path / "published/slice/versions").iterdir()))
+        found = forget_rows(config, GONE, delete=True)
+        assert [(one.number, one.n_rows, one.is_latest) for one in found.holders] == [(1, None, True)]
+        assert (found.n_asked, found.n_unknown) == (2, 0)
+    else:
+        (tmp_path / "published/slice/manifests/v00000001.json").write_bytes(b"{")
+        with pytest.raises(ContractError, match=r"no manifest in slice/manifests/v00000001\.json"):
+            forget_rows(config, GONE, delete=True)
+    assert ids_in(tmp_path / "work").isdisjoint(GONE)
+
+
+def test_files_of_others_in_folders_of_the_store_stay(config, tmp_path):
+    work = tmp_path / "work"
+    for path in ("texts/mine.parquet", "labels/mine.parquet", "replies/mine/rows.parquet"):
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame({"doc_id": GONE, "text": ["mine", "mine"]}).write_parquet(work / path)
+    pl.DataFrame({"id": GONE}).write_parquet(work / "examples/mine.parquet")
+    mine = {"sample/mine.npy", "spool/students/mine/weights", "spool/mine/rows.jsonl"}
+    for path in mine:
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        (work / path).write_text(f'{{"doc_id": "{GONE[0]}"}}\n')
+    mine |= {str(path.relative_to(work)) for path in work.rglob("*.parquet") if "mine" in str(path.relative_to(work))}
+    before = files(work)
+    found = forget_rows(config, GONE, delete=True)
+    assert {one.what: one.n_rows for one in found.held}["texts"] == 2
+    after = files(work)
+    assert len(mine) == 7
+    assert {path: after.get(path) for path in mine} == {path: before[path] for path in mine}
+
+
 def test_without_delete_nothing_is_changed_and_the_same_is_told(config, tmp_path):
     before = files(tmp_path)
     looked = forget_rows(config, GONE)
@@ -93,6 +138,19 @@ def test_the_students_that_learned_from_them_go_unless_they_are_to_stay(config, 
     assert not list((tmp_path / "work/students").rglob("*.safetensors"))
     _, why = label(config)
     assert why == "the student of version 1 is not in the store"
+
+
+@pytest.mark.parametrize("keep_students", [False, True])
+def test_a_first_training_that_was_killed_goes_as_well_unless_students_are_to_stay(tmp_path, keep_students):
+    config = grown(tmp_path, 20)
+    ingest_corpus(config)
+    weights = tmp_path / f"work/spool/students/{'0' * 32}/state.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    forget_rows(config, ["nobody"], delete=True)
+    assert weights.exists()
+    forget_rows(config, [demo_rows(1)[0]["id"]], delete=True, keep_students=keep_students)
+    assert weights.exists() == keep_students
 
 
 def test_a_student_that_stays_knows_nothing_of_the_rows_and_the_others_keep_their_labels(config, tmp_path):
@@ -224,6 +282,35 @@ def test_replies_that_are_not_in_the_store_yet_are_forgotten_too_but_not_those_o
     log.close()
     assert [(one.what, one.n_rows) for one in forget_rows(config, delete=True).held] == [("replies", 1)]
     assert forget_rows(config).held == ()
+
+
+@pytest.mark.parametrize("is_drawn", [True, False])
+def test_nothing_of_a_sample_is_about_a_forgotten_row_whether_the_teacher_read_it_or_not(tmp_path, tiny_bert, is_drawn):
+    config = sampled(tmp_path, tiny_bert, rounds=2)
+    rounds, _ = ask_rounds(config, ingest_corpus(config))
+    store, work = open_store(config.store), tmp_path / "work"
+    drawn = {doc_id for table in tables_of(rounds) for doc_id in store.read_table(table)["doc_id"]}
+    row = next(row for row in demo_rows(160) if (row["id"] in drawn) == is_drawn)
+    assert holds(work, row["id"])
+    assert holds(work, row["text"])
+    assert list(work.glob("sample/*.npy"))
+    found = forget_rows(config, [row["id"]], delete=True)
+    assert {one.what: one.n_rows for one in found.held}["embeddings"] == 1
+    assert ("sample" in {one.what for one in found.held}) == is_drawn
+    assert not holds(work, row["id"])
+    assert not holds(work, row["text"])
+    assert not list(work.glob("sample/*.npy"))
+    assert forget_rows(config).held == ()
+
+
+def test_ids_of_a_file_are_its_lines_and_a_byte_order_mark_is_none_of_them(tmp_path):
+    path = tmp_path / "ids"
+    for written, ids in [
+        (b"\xef\xbb\xbfr1\r\nr2", ["r1", "r2"]),
+        ("a\u2028b\nc\u0085d\n".encode(), ["a\u2028b", "c\u0085d"]),
+    ]:
+        path.write_bytes(written)
+        assert read_ids(path) == ids
 
 
 def test_nothing_to_forget_and_a_file_without_ids_are_told(config, tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ from candist_core.config import Location
 from candist_core.edges.store import open_store
 from candist_core.errors import StoreError, TransientError
 from candist_core.lease import lease_folder
-from candist_core.stages.gc import Kind, _Collection, collect_garbage
+from candist_core.stages.gc import Kind, _Collection, collect_garbage, remove_unnamed
 from candist_core.stages.versions import find_version, verify_version
-from candist_core.versions import list_versions, read_manifest
+from candist_core.versions import list_versions, manifest_path, read_manifest, roll_back
 from tests.core.test_publish import Run
 from tests.published import dataset_at, publish_mails
 
@@ -288,12 +289,66 @@ def test_a_removal_paused_anywhere_while_the_same_content_is_published_tears_not
     assert verify_version(find_version(dataset_at(place))) == []
 
 
+def removable(place):
+    """A data set of two versions, the first of which has lost its manifest to a removal; and that manifest."""
+    store = publish_mails(place)
+    publish_mails(place, confidence=0.25)
+    first = read_manifest(store, "mails", 1)
+    store.delete([manifest_path("mails", 1)])
+    return store, first
+
+
+def assert_one_won(place, has_rolled_back, left):
+    version = find_version(dataset_at(place))
+    assert version.manifest.number == (3 if has_rolled_back else 2)
+    assert verify_version(version) == []
+    assert (left.kept != "") == has_rolled_back
+    assert version.store.list_paths("mails/publishing") == []
+
+
+@pytest.mark.parametrize("n", range(8))
+def test_a_removal_paused_anywhere_while_its_version_is_rolled_back_to_tears_nothing(place, n):
+    # Steps of the removal: its mark, the five files of the version, the mark; at n = 7 it has ended.
+    store, first = removable(place)
+    pausing, left = PausingStore(store, n), []
+    removal = threading.Thread(target=lambda: left.append(remove_unnamed(pausing, "mails", first.version)))
+    removal.start()
+    has_rolled_back = False
+    try:
+        is_paused = n < 7
+        assert pausing.reached.wait(30 if is_paused else 1) == is_paused
+        if n == 0:
+            has_rolled_back = roll_back(store, first, datetime.now(UTC))[1]
+        else:
+            with pytest.raises(TransientError if is_paused else StoreError):
+                roll_back(store, first, datetime.now(UTC))
+    finally:
+        pausing.go.set()
+        removal.join(60)
+    assert has_rolled_back == (n == 0)
+    assert_one_won(place, has_rolled_back, left[0])
+
+
+@pytest.mark.parametrize("n", range(4))
+def test_a_rollback_paused_anywhere_while_its_version_is_removed_tears_nothing(place, n):
+    # Writes of the rollback: its lease, the number, the manifest, the hint.
+    store, first = removable(place)
+    left = []
+    stopping = StoppingStore(store, n, lambda: left.append(remove_unnamed(store, "mails", first.version)))
+    if n > 1:
+        assert roll_back(stopping, first, datetime.now(UTC))[1]
+    else:
+        with pytest.raises(StoreError, match="5 of its files gone"):
+            roll_back(stopping, first, datetime.now(UTC))
+    assert_one_won(place, n > 1, left[0])
+
+
 def test_while_a_folder_is_being_removed_nobody_publishes_into_it(place, tmp_path):
     store = publish_mails(place)
     run = killed_publisher(tmp_path, place, 3)
     version = collect_garbage(place, older_than_s=0)[0].path.rpartition("/")[2]
     store.write_bytes(f"{lease_folder('mails', version)}/removal.json", b"{}")
-    with pytest.raises(TransientError, match="candist gc is removing what an earlier try left there"):
+    with pytest.raises(TransientError, match="candist gc or candist remove is at work on it"):
         run.publish(store)
     assert list_versions(store, "mails") == [1]
     assert [one.kept for one in collect_garbage(place, older_than_s=0, delete=True)] == [
@@ -409,3 +464,42 @@ def test_nothing_is_removed_where_the_manifests_cannot_be_listed(disk, tmp_path)
 def test_a_place_without_data_sets_is_told(disk):
     with pytest.raises(StoreError, match="found no data set"):
         collect_garbage(disk)
+
+
+FOREIGN = ("tool/versions/3.11.9/bin/python", "tool/versions/deadbeef/x", "tool/publishing/3.11.9/x.json")
+
+
+@pytest.fixture
+def beside_others(place):
+    """A place with folders of other programs, which happen to be called as those of a data set are."""
+    store = open_store(place)
+    for path in (*FOREIGN, f".tool/versions/{'0' * 16}/x", "mails/versions/deadbeef/x"):
+        store.write_bytes(path, b"not candist's")
+    if store.local_root is not None:
+        Path(store.local_root, "tool/.candist-1").write_bytes(b"not candist's either")
+        age(store.local_root)
+    return store
+
+
+def test_folders_of_other_programs_are_no_leftovers_and_nothing_of_theirs_goes(place, beside_others):
+    before = contents(beside_others)
+    publish_mails(place, name="posts")
+    publish_mails(place)
+    published = contents(beside_others)
+    left = [f"{name}/versions/{'0' * 16}" for name in ("mails", "posts")]
+    for folder in left:
+        beside_others.write_bytes(f"{folder}/data/x.parquet", b"left")
+    found = collect_garbage(place, older_than_s=0, delete=True)
+    assert [(one.kind, one.path, one.kept) for one in found] == [(Kind.FOLDER, folder, "") for folder in left]
+    assert contents(beside_others) == published
+    assert before.items() <= published.items()
+    if beside_others.local_root is not None:
+        assert Path(beside_others.local_root, "tool/.candist-1").exists()
+
+
+def test_a_place_with_folders_of_other_programs_alone_has_no_data_set(place, beside_others):
+    before = contents(beside_others)
+    for uri in (place.uri, f"{place.uri}/tool", f"{place.uri}/.tool"):
+        with pytest.raises(StoreError, match="found no data set"):
+            collect_garbage(place.model_copy(update={"uri": uri}), older_than_s=0, delete=True)
+    assert contents(beside_others) == before

@@ -8,7 +8,7 @@ import pytest
 
 from candist_core.config import Location
 from candist_core.edges.store import open_store
-from candist_core.errors import DriftError
+from candist_core.errors import DriftError, StoreError
 from candist_core.incremental_config import OnDrift
 from candist_core.reports import RunReports
 from candist_core.stages.annotate import annotate_shard
@@ -240,6 +240,27 @@ def test_a_damaged_version_before_does_not_stop_the_next_one(folder):
     shutil.rmtree(next((folder / "published/slice/versions").iterdir()) / "data")
     published, _ = label(config)
     assert (published.number, published.manifest.changes, published.manifest.origin) == (2, None, None)
+
+
+def damage_rows(version):
+    """Overwrite the rows of a version's data in place: the same size, and a footer that can be read."""
+    for path in version.glob("data/*.parquet"):
+        data = path.read_bytes()
+        n = len(data) - 12 - int.from_bytes(data[-8:-4], "little")
+        path.write_bytes(data[:4] + b"\xff" * n + data[4 + n :])
+
+
+def test_a_version_before_whose_rows_were_overwritten_does_not_stop_the_next_one(folder):
+    config = grown(folder, N + 20, incremental={"reuse_student": False})
+    damage_rows(next((folder / "published/slice/versions").iterdir()))
+    published, _ = label(config)
+    assert (published.number, published.manifest.changes, published.manifest.origin) == (2, None, None)
+
+
+def test_a_run_that_needs_a_version_whose_rows_were_overwritten_names_the_file(folder):
+    damage_rows(next((folder / "published/slice/versions").iterdir()))
+    with pytest.raises(StoreError, match=r"not as published \(data/[a-z]+-00000\.parquet: sha256"):
+        label(grown(folder, N + 20))
 
 
 def find_distilled(config):
