@@ -12,7 +12,7 @@ from candist_core.errors import DriftError
 from candist_core.incremental_config import OnDrift
 from candist_core.reports import RunReports
 from candist_core.stages.annotate import annotate_shard
-from candist_core.stages.distill import distill_student, find_student
+from candist_core.stages.distill import distill_student, find_student, settings_key
 from candist_core.stages.evaluate import assess_quality, evaluate_labels
 from candist_core.stages.incremental import (
     Base,
@@ -173,8 +173,13 @@ def test_too_few_new_texts_wait_until_later_runs_have_added_enough(folder):
     assert enough.reason == "fit for 40 new texts by 5 measures of drift"
 
 
-def test_other_settings_of_the_student_or_the_task_distil_anew(folder):
-    for changes in ({"student": {"folds": 3}}, {"task": {"instruction": "Sort them otherwise."}}, {"seed": 3}):
+def test_other_settings_of_the_student_the_task_or_the_teacher_distil_anew(folder):
+    shown = [{"text": row["text"], "label": row["gold"]} for row in demo_rows(2)]
+    shots = str(write_jsonl(folder / "shots.jsonl", shown))
+    for changes in (
+        {"student": {"folds": 3}}, {"task": {"instruction": "Sort them otherwise."}}, {"seed": 3},
+        {"teacher": {"temperature": 0.5}}, {"teacher": {"max_text_tokens": 16}}, {"shots": {"uri": shots}},
+    ):  # fmt: skip
         seed = changes.pop("seed", 0)
         config = grown(folder, N + 20, **changes).model_copy(update={"seed": seed})
         corpus, plan = ingest_corpus(config), plan_annotation(config)
@@ -182,6 +187,40 @@ def test_other_settings_of_the_student_or_the_task_distil_anew(folder):
         assert find_base(config, corpus.texts, annotated) == (
             "settings of task, teacher or student are not those of version 1"
         )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"teacher": {"model": "another"}}, {"teacher": {"response_format": "text"}}, {"teacher": {"max_tokens": 64}},
+        {"teacher": {"truncate": "head"}}, {"shots": {"n": 1}}, {"shots": {"choice": "fixed"}},
+    ],
+)  # fmt: skip
+def test_what_decides_a_teachers_answers_is_part_of_what_a_student_learns_by(tmp_path, changes):
+    shown = [{"text": row["text"], "label": row["gold"]} for row in demo_rows(3)]
+    shots = {"uri": str(write_jsonl(tmp_path / "shots.jsonl", shown))}
+    key = settings_key(grown(tmp_path, 3, shots=shots))
+    other = {name: {"shots": shots}.get(name, {}) | values for name, values in changes.items()}
+    assert settings_key(grown(tmp_path, 3, **{"shots": shots} | other)) != key
+
+
+def test_examples_count_by_their_rows_and_not_by_the_name_of_their_file(tmp_path):
+    shown = [{"text": row["text"], "label": row["gold"]} for row in demo_rows(3)]
+    shots = {"uri": str(write_jsonl(tmp_path / "shots.jsonl", shown))}
+    key = settings_key(grown(tmp_path, 3, shots=shots))
+    moved = {"uri": str(write_jsonl(tmp_path / "moved.jsonl", shown))}
+    assert settings_key(grown(tmp_path, 3, shots=moved)) == key
+    write_jsonl(tmp_path / "shots.jsonl", shown[:2])
+    assert settings_key(grown(tmp_path, 3, shots=shots)) != key
+
+
+def test_how_fast_and_by_which_way_a_teacher_is_asked_keeps_the_student(tmp_path):
+    key = settings_key(grown(tmp_path, 3))
+    rates = {"max_in_flight": 3, "timeout_s": 5.0, "max_requests_per_min": 7, "max_attempts": 2, "mode": "batch"}
+    place = {"base_url": "http://127.0.0.1:1/v1", "api_key_env": "OTHER_KEY"}
+    assert settings_key(grown(tmp_path, 3, teacher=rates | place)) == key
+    # Without a file of examples nothing is shown, however many might be.
+    assert settings_key(grown(tmp_path, 3, shots={"n": 3})) == key
 
 
 def test_a_text_whose_candidates_changed_gets_a_new_label_and_no_other_does(folder):
