@@ -26,6 +26,7 @@ from candist_core.stages.ingest import ingest_corpus
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import predict_shard
 from candist_core.stages.publish import publish_version
+from candist_core.stages.remove import remove_version
 from candist_core.stages.report import reports_of_run
 from candist_core.stages.status import status_of_run
 from candist_core.stages.versions import find_version, load
@@ -272,6 +273,21 @@ def test_taking_over_that_broke_off_goes_on_and_ends_in_the_same_tables(folder):
     whole = adopt_student(config, base, corpus.texts, annotated)
     assert find_adopted(config, base, corpus.texts, annotated) == whole
     assert adopt_student(config, base, corpus.texts, annotated) == whole
+
+
+def test_a_student_whose_first_version_was_removed_is_not_asked_what_it_learned_from(folder):
+    rows = demo_rows(N + 20)
+    changed = [{**rows[0], "text": "Where do I find the bill of last May?"}, *rows[1:N]]
+    published, origin = label(grown(folder, rows=changed))
+    assert (published.number, origin.is_reused, published.manifest.changes.n_changed) == (2, True, 1)
+    remove_version(Location(uri=f"{folder}/published/slice@1"), delete=True)
+    config = grown(folder, rows=[*changed, *rows[N:]])
+    corpus, plan = ingest_corpus(config), plan_annotation(config)
+    annotated = [annotate_shard(plan, shard) for shard in corpus.texts]
+    # Version 2 holds another text under that id than the one that the student learned from.
+    assert find_base(config, corpus.texts, annotated) == (
+        "the version whose run distilled the student of version 2 was removed"
+    )
 
 
 def test_a_damaged_version_before_does_not_stop_the_next_one(folder):
