@@ -17,6 +17,7 @@ import pyarrow as pa
 from candist_core.columns import Columns, is_blank
 from candist_core.config import SourceConfig
 from candist_core.errors import SourceError
+from candist_core.paths import public_uri
 from candist_core.rejects import count_reasons, reasons_in_words
 from candist_core.reports import IngestReport, SourceFile
 from candist_core.schema import Schema, conform, join_schemas, stored_type
@@ -207,7 +208,7 @@ def _rejected(rows: pl.DataFrame, batch: SourceBatch, source: SourceConfig) -> p
     unread = pl.DataFrame(
         [(None, line, "undecodable", detail) for line, detail in batch.bad], schema=judged.schema, orient="row"
     )
-    place = pl.format("{}:{}", pl.lit(batch.uri), "line")
+    place = pl.format("{}:{}", pl.lit(public_uri(batch.uri)), "line")
     return (
         pl.concat([judged, unread])
         .sort("line", maintain_order=True)

@@ -1,4 +1,7 @@
-"""Which label a name stands for: in any case, numbered, with spaces for underscores, where that tells labels apart."""
+"""Which label a name stands for: in any case, numbered, with spaces for underscores, where that tells labels apart.
+
+And what is said of a label: that it applies, how much, or that it does not.
+"""
 
 import re
 import unicodedata
@@ -9,6 +12,13 @@ MAX_NAME = 1_000
 """Characters of the longest name that is looked up loosely."""
 
 _NONE = frozenset({"none", "null", "n/a", "no label"})
+_NO, _YES = _NONE | {"no", "false", "n", "unlikely"}, frozenset({"yes", "true", "y", "likely"})
+_NUMBER = re.compile(r"([+-]?(?:\d{1,6}(?:\.\d{0,20})?|\.\d{1,20}))\s?(%?)", re.ASCII)
+# What may follow a no that ends there: "outage: no service" tells of an outage, and "0.9" is no zero.
+_NO_BEHIND = re.compile(
+    r"(?:[^()]{0,200}\)\s?:)?\W*(?:no(?: label)?|false|n(?:/a)?|none|null|unlikely|0(?:\.0{1,20})?%?)"
+    r"[\s*_`'\"]*(?:$|[,;)(|]|\.(?!\d)|[-\u2013\u2014]\s|(?<=\s)(?:and|but)\b)"
+)
 _NUMBERING = re.compile(r"^\s*(?:[-*\u2022#>]+|\(?\d{1,3}[.):]|\(?[a-z][.)])\s+", re.IGNORECASE)
 # What may stand around the words of a name. Not + # % < >, since "C" is not "C++" and "<5" is not ">5".
 _BLANKS = re.compile(
@@ -40,6 +50,19 @@ class Names(NamedTuple):
                 return label
         return None
 
+    def denies(self, name: str) -> bool:
+        """Whether a name that stands for a label says itself that the label is not meant: "spam: no", "spam (no)"."""
+        if name in self.exact or not (":" in name or "(" in name) or name.strip().casefold() in self.folded:
+            return False
+        bare = _NUMBERING.sub("", name)
+        if any(len(spelling) <= MAX_NAME and loosen(spelling) in self.loose for spelling in (name, bare)):
+            return False
+        for mark in "(:":
+            label, _, behind = bare.partition(mark)
+            if len(label) <= MAX_NAME and loosen(label) in self.loose:
+                return _NO_BEHIND.match(behind.casefold()) is not None
+        return False
+
 
 @lru_cache(maxsize=64)
 def names_of(labels: tuple[str, ...]) -> Names:
@@ -69,3 +92,16 @@ def says_none(name: str) -> bool:
     """Whether the teacher wrote in place of a label that no label fits."""
     bare = name.strip()
     return not bare or bare.rstrip(".").casefold() in _NONE
+
+
+def weight_of(word: str) -> bool | float | None:
+    """What a word says of the label that it stands by: a number, a plain yes or no, None where it is none of these.
+
+    Example:
+        >>> weight_of("Likely."), weight_of("no"), weight_of("0.7"), weight_of("70 %"), weight_of("low")
+        (True, False, 0.7, 0.7, None)
+    """
+    bare = word.strip().rstrip(".!").casefold()
+    if number := _NUMBER.fullmatch(bare):
+        return float(number[1]) / (100 if number[2] else 1)
+    return True if bare in _YES else False if bare in _NO else None

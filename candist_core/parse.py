@@ -6,7 +6,9 @@ and parts of lines between commas, that are a label. What a reasoning model thou
 
 A label may stand in another case, with spaces for underscores, in quotes or numbered; a name that is no label is
 dropped. A reply that names only such, or nothing readable, is `unparsed`; one that says "none" in any of these forms
-is `abstained`. Invariant: only known labels come out, each once, and equal replies give equal sets.
+is `abstained`. A label to which the reply says no is not named by it; where labels are keys, words behind them that are
+neither yes, no nor a number leave the reply `unparsed`. Invariant: only known labels come out, each once, and equal
+replies give equal sets.
 """
 
 import json
@@ -16,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from candist_core.candidates import CandidateSet, Status
-from candist_core.names import MAX_NAME, Names, loosen, names_of, says_none
+from candist_core.names import MAX_NAME, Names, loosen, names_of, says_none, weight_of
 from candist_core.spec import TaskSpec
 
 _REFUSED_REASONS = frozenset({"content_filter", "refusal", "safety"})
@@ -32,6 +34,11 @@ _ANSWER_KEYS = (
     "predictions", "prediction",
 )  # fmt: skip
 _SCORE_KEYS = ("score", "confidence", "probability")
+# Under these an object says of its label whether it is meant; "answer" where the label stands under another key.
+_VERDICT_KEYS = (
+    "applies", "applicable", "possible", "plausible", "likely", "include", "included", "match", "matches", "fits",
+    "relevant", "selected", "present", "correct", "valid", "answer",
+)  # fmt: skip
 
 _THOUGHT = r"(?:[a-z]{1,12}:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis)\s{0,3}>"
 # Tags of DeepSeek and Qwen, of Magistral, of Kimi, and of OpenAI's open-weight models.
@@ -105,7 +112,7 @@ def parse_reply(spec: TaskSpec, reply: str, finish_reason: str = "stop") -> Cand
 def _to_set(items: Items, names: Names) -> CandidateSet:
     found: dict[str, float | None] = {}
     for name, score in items:
-        if (label := names.resolve(name)) is not None:
+        if (label := names.resolve(name)) is not None and not names.denies(name):
             found.setdefault(label, score)
     if not found:
         is_none = all(says_none(name) for name, _ in items)
@@ -232,10 +239,12 @@ def _answer_in(value: Any, names: Names, depth: int = 0) -> Items | None:
     lowered = {str(key).casefold(): inner for key, inner in value.items()}
     for key in _ANSWER_KEYS:
         if key in lowered:
+            if not isinstance(lowered[key], dict | list) and _is_denied(lowered, names, key):
+                return []
             score = next((lowered[name] for name in _SCORE_KEYS if name in lowered), None)
             return _named(lowered[key], names, depth, _finite(score))
     if value and all(names.resolve(str(key)) for key in value):
-        return _weighed(value)
+        return _weighed(value, names)
     wrapped = (_wrapped(inner, names, depth + 1) for inner in value.values())
     return next((items for items in wrapped if items is not None), None)
 
@@ -254,10 +263,10 @@ def _named(value: Any, names: Names, depth: int, score: float | None = None) -> 
         return []
     if isinstance(value, dict):
         inner = _answer_in(value, names, depth + 1)
-        return inner if inner is not None else _weighed(value)
+        return inner if inner is not None else _weighed(value, names)
     if isinstance(value, list):
         return _listed(value, names, depth)
-    if isinstance(value, str) and names.resolve(value) is None:
+    if isinstance(value, str) and (names.resolve(value) is None or names.denies(value)):
         if value[:1] in ("[", "{") and (decoded := _decode(value)) is not None:
             return _answer_in(decoded, names, depth + 1)
         return [(name, None) for name in _names_in(value[:MAX_NAME], names)] or [(value, None)]
@@ -277,10 +286,44 @@ def _listed(values: Iterable[Any], names: Names, depth: int) -> Items:
     return items
 
 
-def _weighed(scores: dict[str, Any]) -> Items:
-    """{"outage": 0.7, "slow_speed": 0}: names as keys; a weight of nothing names nothing."""
-    items = [(str(name), _finite(score)) for name, score in scores.items() if score not in (False, None)]
+def _weighed(scores: dict[str, Any], names: Names) -> Items:
+    """{"outage": 0.7, "slow_speed": 0}: names as keys; a weight of nothing, or a no, names nothing."""
+    items: Items = []
+    for name, said in scores.items():
+        weight = _weight(said, names)
+        if weight is None and names.resolve(str(name)) is not None:
+            # "low", "maybe": the order of the keys would pass for an answer.
+            return [("?", None)]
+        if weight is None or weight:
+            items.append((str(name), None if weight is None or weight is True else weight))
     return sorted(items, key=lambda item: -(item[1] or 0.0))
+
+
+def _weight(said: Any, names: Names) -> bool | float | None:
+    """What is said of a label: a number, True for a plain yes, False for a no, None for words that are neither."""
+    if isinstance(said, str):
+        return weight_of(said)
+    if isinstance(said, dict):
+        fields = {str(key).casefold(): inner for key, inner in said.items()}
+        if _is_denied(fields, names):
+            return False
+        said = next((fields[name] for name in _SCORE_KEYS if name in fields), True)
+    elif said is None or said is False:
+        return False
+    number = _finite(said)
+    return True if number is None else number
+
+
+def _is_denied(fields: dict[str, Any], names: Names, label_key: str = "") -> bool:
+    """Whether an object says of its label that it is not meant."""
+    for key in _VERDICT_KEYS:
+        said = fields.get(key)
+        if key == label_key or not isinstance(said, bool | int | float | str):
+            continue
+        weight = None if isinstance(said, str) and names.resolve(said) else _weight(said, names)
+        if weight is not None and not weight:
+            return True
+    return False
 
 
 def _finite(value: Any) -> float | None:
@@ -324,7 +367,7 @@ def _names_in(prose: str, names: Names, is_cut: bool = False) -> list[str]:
 
 def _pieces(line: str, names: Names) -> Iterator[str]:
     """The parts of a line that may be names; a label may itself hold a comma or an "and"."""
-    if names.resolve(line) is not None:
+    if names.resolve(line) is not None and not names.denies(line):
         yield line
         return
     for part in _COMMAS.split(line):

@@ -1,7 +1,9 @@
-"""Paths inside a store: relative, with `/`, and never out of their folder.
+"""Paths inside a store: relative, with `/`, and never out of their folder; and URLs as they may be shown.
 
-They come from manifests and listings that others wrote, so each is checked before it is joined to a root.
+Paths come from manifests and listings that others wrote, so each is checked before it is joined to a root.
 """
+
+from urllib.parse import urlsplit, urlunsplit
 
 from candist_core.errors import BadInputError, StoreError
 
@@ -19,3 +21,16 @@ def check_relative(path: str, error: type[BadInputError] = StoreError) -> str:
     if {"", ".", ".."} & set(path.split("/")) or "\\" in path or not path.isprintable():
         raise error(f"path {path!r}", "one that may leave its folder", "a relative path such as a/b", "correct it")
     return path
+
+
+def public_uri(uri: str) -> str:
+    """A URL bare of user, password, query and fragment, where secrets hide; a path as it is.
+
+    Example:
+        >>> public_uri("https://me@host/mails.csv?signature=x"), public_uri("inbox/what?.csv")
+        ('https://host/mails.csv', 'inbox/what?.csv')
+    """
+    if "://" not in uri:
+        return uri
+    url = urlsplit(uri)
+    return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))

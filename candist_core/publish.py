@@ -23,7 +23,6 @@ from datetime import datetime
 from hashlib import blake2b, sha256
 from io import BytesIO
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 import polars as pl
 
@@ -34,6 +33,7 @@ from candist_core.croissant import CROISSANT, encode_croissant
 from candist_core.errors import ContractError, TransientError
 from candist_core.lease import Lease, leased
 from candist_core.manifest import Manifest, VersionFile
+from candist_core.paths import public_uri
 from candist_core.ports import TableStore
 from candist_core.reports import Report, RunReports
 from candist_core.spec import canonical_json
@@ -206,7 +206,7 @@ def _origin(config: RunConfig, reports: RunReports) -> dict[str, Any]:
         "spec_fingerprint": config.task.fingerprint,
         "seed": config.seed,
         "config": public_config(config),
-        "source_files": reports.ingested.files,
+        "source_files": [file.model_copy(update={"uri": public_uri(file.uri)}) for file in reports.ingested.files],
         "usage": reports.usage,
         "student": reports.student,
         "checks": reports.checks,
@@ -273,7 +273,4 @@ def _public(value: Any, key: str = "") -> Any:
         return {name: _public(part, name) for name, part in value.items()}
     if isinstance(value, list):
         return [_public(part, key) for part in value]
-    if isinstance(value, str) and key.endswith(("uri", "url")) and "://" in value:
-        url = urlsplit(value)
-        return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
-    return value
+    return public_uri(value) if isinstance(value, str) and key.endswith(("uri", "url")) else value

@@ -16,6 +16,7 @@ from pydantic import Field
 from candist_core.config import SourceConfig
 from candist_core.edges.source import find_files
 from candist_core.errors import EmptySourceError
+from candist_core.paths import public_uri
 from candist_core.spec import fingerprint
 
 EVENT = "candist.data.arrived"
@@ -42,17 +43,17 @@ def look_for_data(
         SourceError: the place cannot be listed.
     """
     state = _state(source)
-    variable = f"candist_seen_{name.replace('-', '_')}"
+    place, variable = public_uri(source.uri), f"candist_seen_{name.replace('-', '_')}"
     if state is None or Variable.get(variable) == state:
-        get_run_logger().info("nothing new in %s", source.uri)
+        get_run_logger().info("nothing new in %s", place)
         return False
     time.sleep(settle_s)
     if _state(source) != state:
-        get_run_logger().info("%s is still being written", source.uri)
+        get_run_logger().info("%s is still being written", place)
         return False
-    emit_event(EVENT, resource={"prefect.resource.id": f"candist.data.{name}"}, payload={"uri": source.uri})
+    emit_event(EVENT, resource={"prefect.resource.id": f"candist.data.{name}"}, payload={"uri": place})
     Variable.set(variable, state, overwrite=True)
-    get_run_logger().info("new data in %s", source.uri)
+    get_run_logger().info("new data in %s", place)
     return True
 
 

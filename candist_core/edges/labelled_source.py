@@ -9,6 +9,7 @@ from candist_core.config import ACCESS, AuditConfig, Location, SourceConfig
 from candist_core.edges.source import find_files, read_batches
 from candist_core.errors import ConfigError, SourceError
 from candist_core.ingest import SourceBatch
+from candist_core.paths import public_uri
 from candist_core.schema import as_text
 from candist_core.shots import Shot, to_shots
 from candist_core.teacher_config import ShotsConfig
@@ -52,7 +53,7 @@ def read_labelled(config: ShotsConfig, place: Location, labels: Sequence[str]) -
         texts = _column(batch, config.text, "shots.text", thing)
         rows += zip(texts, _column(batch, config.label, "shots.label", thing), strict=True)
     shots = to_shots(rows, labels, thing)
-    logger.info("read %d labelled texts out of %d rows of %s", len(shots), len(rows), thing)
+    logger.info("read %d labelled texts out of %d rows of %s", len(shots), len(rows), public_uri(config.uri))
     return shots
 
 

@@ -6,6 +6,8 @@ logged and nothing else: the version stands whoever knows of it.
 
 import logging
 import os
+from contextlib import closing
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import UUID, uuid5
@@ -26,35 +28,42 @@ _NAMESPACE = UUID("6f1a3c52-7c0e-5c8e-9d5b-3f6f0c1f9a01")
 """Of run ids made from versions: drawn once."""
 
 
+def check_client() -> None:
+    """See that events can be made here, before a run pays for what they are to tell of.
+
+    Raises:
+        ConfigError: the OpenLineage client is not installed.
+    """
+    # Other packages share its namespace, so that the outer name alone says nothing.
+    if find_spec("openlineage") is None or find_spec("openlineage.client") is None:
+        step = "install candist[lineage], or leave it empty"
+        raise ConfigError("publish.lineage_url", "no OpenLineage client", "openlineage-python", step)
+
+
 def tell_lineage(url: str, manifest: Manifest, uri: str) -> bool:
-    """Send the event of a new version; False where the receiver did not take it.
+    """Send the event of a new version; False where the receiver did not take it, or there is no client to send it by.
 
     Args:
         url: of the receiver, such as http://marquez:5000.
         manifest: the version's.
         uri: the data set's place, `PLACE/DATASET`.
-
-    Raises:
-        ConfigError: the OpenLineage client is not installed.
     """
     try:
         from openlineage.client import OpenLineageClient
         from openlineage.client.transport.http import ApiKeyTokenProvider, HttpConfig, HttpTransport
-    except ImportError as error:
-        step = "install candist[lineage], or leave it empty"
-        raise ConfigError("publish.lineage_url", "no OpenLineage client", "openlineage-python", step) from error
+    except ImportError:
+        log.warning("OpenLineage was not told of %s version %d: candist[lineage] is missing", uri, manifest.number)
+        return False
     config = HttpConfig(url=url, timeout=10.0, retry={"total": 2, "backoff_factor": 0.3})
     if key := os.environ.get(KEY_ENV):
         config.auth = ApiKeyTokenProvider({"api_key": key})
-    client = OpenLineageClient(transport=HttpTransport(config))
     try:
-        client.emit(_event(manifest, uri))
-    # Whatever its transports raise: the client says of none which.
+        with closing(OpenLineageClient(transport=HttpTransport(config))) as client:
+            client.emit(_event(manifest, uri))
+    # Whatever its transports raise, a URL that is none among it: the client says of none which.
     except Exception as error:
         log.warning("OpenLineage was not told of %s version %d: %s", uri, manifest.number, type(error).__name__)
         return False
-    finally:
-        client.close()
     return True
 
 

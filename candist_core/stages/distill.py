@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from candist_core.candidates import candidate_mask, rank_table
 from candist_core.config import ACCESS, Location, Order, RunConfig, StudentKind
-from candist_core.edges.labelled_source import Verdict, read_audit
+from candist_core.edges.labelled_source import Verdict, read_audit, read_labelled
 from candist_core.edges.store import Store, fetch_folder, open_store
 from candist_core.errors import ConfigError
 from candist_core.label_model import MIN_AUDIT, Audited, fit_label_model, taught_posterior, trusts_order
 from candist_core.ports import OnProgress, ignore_progress
 from candist_core.reports import AnnotateReport, DistillReport, LabelModel, StoredFile
+from candist_core.shots import shots_fingerprint
 from candist_core.spec import fingerprint
 from candist_core.stages.spool import spool_dir
 from candist_core.tables import BELIEFS, REVIEWED, TableRef
@@ -31,6 +32,12 @@ logger = logging.getLogger(__name__)
 
 RECIPES = {True: "sa_ce", False: "ca_ml_flat"}
 """What heads learn by: the teacher's first labels where their order is trusted, else its sets without it."""
+
+_ASKED_BY = {
+    "kind", "response_format", "temperature", "max_tokens", "reasoning", "samples", "logprobs", "max_text_tokens",
+    "truncate",
+}  # fmt: skip
+"""The settings of a teacher that decide its answers, its model apart; the others say how fast and by which way."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,8 +63,11 @@ def settings_key(config: RunConfig) -> str:
     """The key of all that a student learns by but the texts: one that is reused has to have the same."""
     settings = config.student.model_dump(mode="json", exclude={"device", "processes"})
     audit = sorted((text, verdict.label, verdict.is_random) for text, verdict in verdicts_of_audit(config).items())
-    teachers = [[one.kind, one.model_name, one.samples, one.reasoning, one.logprobs] for one in config.teachers]
-    return fingerprint([settings, audit, config.task.fingerprint, teachers, config.combine, config.seed, __version__])
+    teachers = [one.model_dump(mode="json", include=_ASKED_BY) | {"model": one.model_name} for one in config.teachers]
+    shots = read_labelled(config.shots, config.source, config.task.label_names)
+    shown = shots_fingerprint(shots, config.shots) if shots else None
+    asked = [config.task.fingerprint, teachers, config.combine, shown]
+    return fingerprint([settings, audit, asked, config.seed, __version__])
 
 
 def find_student(

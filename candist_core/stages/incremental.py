@@ -70,7 +70,9 @@ def find_base(config: RunConfig, texts: Sequence[TableRef], annotated: Sequence[
         return f"the student of version {latest.number} is not in the store"
     if student.settings_key != settings_key(config):
         return f"settings of task, teacher or student are not those of version {latest.number}"
-    return Base(Version(latest, target), Version(_reference(target, latest, numbers), target), student)
+    if (reference := _reference(target, latest, numbers)) is None:
+        return f"the version whose run distilled the student of version {latest.number} was removed"
+    return Base(Version(latest, target), Version(reference, target), student)
 
 
 def find_adopted(
@@ -187,11 +189,14 @@ def _key(config: RunConfig, base: Base, texts: Sequence[TableRef], annotated: Se
     return fingerprint([base.student.key, tables, looks, __version__])
 
 
-def _reference(target: Store, latest: Manifest, numbers: list[int]) -> Manifest:
-    """The version whose run distilled the latest one's student; the latest itself where that one is gone."""
+def _reference(target: Store, latest: Manifest, numbers: list[int]) -> Manifest | None:
+    """The version whose run distilled the latest one's student; None where it was removed.
+
+    No other can stand in: by its texts it would be told which texts the student learned from.
+    """
     if latest.origin is None or latest.origin.version is None:
         return latest
-    return find_content(target, latest.dataset, latest.origin.version, numbers) or latest
+    return find_content(target, latest.dataset, latest.origin.version, numbers)
 
 
 def _chunks(

@@ -5,6 +5,7 @@ import os
 from candist_core.columns import Columns
 from candist_core.config import RunConfig
 from candist_core.edges.labelled_source import read_audit
+from candist_core.edges.lineage import check_client
 from candist_core.edges.openai_teacher import check_endpoint, usable_key
 from candist_core.edges.own_expectations import check_own_settings
 from candist_core.edges.redis_limit import open_redis_limit
@@ -46,6 +47,8 @@ def preflight(config: RunConfig, *, will_ask: bool = True) -> None:
             open_redis_limit(teacher)
     if will_ask:
         check_keys(config)
+    if config.publish.lineage_url:
+        check_client()
     _check_place(open_publish_store(config), config.dataset)
 
 

@@ -186,6 +186,75 @@ def test_each_reply_has_its_status(reply, finish_reason, status):
     assert found.labels == (("outage",) if status is Status.OK else ())
 
 
+TOLD = TaskSpec(labels=[{"name": name} for name in ("spam", "ham", "phishing")])
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"spam": "no", "ham": "yes"}',
+        '{"spam": "false", "ham": "true", "phishing": "N"}',
+        '{"spam": "Unlikely.", "ham": "Likely", "phishing": "none"}',
+        '{"candidates": {"spam": "no", "ham": "yes"}}',
+        '{"candidates": {"spam": "no", "ham": "yes", "reasoning": "a greeting"}}',
+        'So: {"spam": "no", "ham": "yes"}',
+        '{"spam": "0", "ham": "1"}',
+        '{"spam": "0.0", "ham": "0.9"}',
+        '{"spam": "0 %", "ham": "90 %"}',
+        '{"spam": {"applies": false}, "ham": {"applies": true}}',
+        '{"spam": {"score": 0}, "ham": {"score": 0.9}}',
+        '{"candidates": [{"label": "spam", "applies": false}, {"label": "ham", "applies": true}]}',
+        '[{"label": "spam", "possible": "no"}, {"label": "ham", "possible": "yes"}]',
+        '[{"label": "spam", "include": 0}, {"label": "ham", "include": 1}]',
+        '[{"label": "spam", "answer": "no"}, {"label": "ham", "answer": "yes"}]',
+        '{"candidates": ["spam: no", "ham: yes"]}',
+        '{"label": "spam: no, ham: yes"}',
+        "spam: no\nham: yes",
+        "spam: no, ham: yes",
+        "- **spam:** No.\n- **ham:** Yes.",
+        "1. spam (no)\n2. ham (yes)",
+        "spam (unwanted mail): no, since it greets\nham (wanted mail): yes",
+        "Answer:\nspam: 0\nham: 1",
+    ],
+)
+def test_a_label_to_which_the_teacher_says_no_is_no_candidate(reply):
+    assert parse_reply(TOLD, reply).labels == ("ham",)
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [
+        ('{"spam": "low", "ham": "high", "phishing": "none"}', Status.UNPARSED),
+        ('{"spam": "no", "ham": "maybe"}', Status.UNPARSED),
+        ('{"candidates": {"spam": "", "ham": "?"}}', Status.UNPARSED),
+        ("spam: no and ham: yes", Status.UNPARSED),
+        ("spam: no\nham: no", Status.UNPARSED),
+        ('{"spam": "no", "ham": "no"}', Status.ABSTAINED),
+        ('{"label": "spam", "applies": false}', Status.ABSTAINED),
+    ],
+)
+def test_what_is_said_of_labels_is_not_guessed(reply, status):
+    assert parse_reply(TOLD, reply) == CandidateSet(status=status)
+
+
+@pytest.mark.parametrize(
+    ("reply", "labels"),
+    [
+        ("outage: no service since Monday", ("outage",)),
+        ("outage: none of the routers answers", ("outage",)),
+        ("outage: 0.9", ("outage",)),
+        ("outage (no service)", ("outage",)),
+        ('{"label": "outage", "ambiguous": false}', ("outage",)),
+        ('{"label": "outage", "possible": null}', ("outage",)),
+        ('{"outage": {"reason": "no service"}}', ("outage",)),
+        ('{"outage": "0.2", "slow_speed": "0.8"}', ("slow_speed", "outage")),
+        ('{"outage": "20%", "slow_speed": "80%"}', ("slow_speed", "outage")),
+    ],
+)
+def test_a_no_that_is_not_about_the_label_takes_nothing_away(reply, labels):
+    assert parse_reply(SPEC, reply).labels == labels
+
+
 @pytest.mark.parametrize("n_nested", [20, 30, 60, 200])
 def test_a_nested_reply_means_the_same_however_deep_in_the_program_it_is_read(n_nested):
     reply = '[{"label":' * n_nested + '"outage"' + "}]" * n_nested
@@ -224,6 +293,9 @@ def test_a_cut_name_that_may_be_a_shorter_label_does_not_count():
         ),
         (("\u0915\u0940", "x"), '["\u0915\u093e"]', ()),
         (("\U0001f44d", "\U0001f44e"), '["\U0001f44e\ufe0f"]', ("\U0001f44e",)),
+        (("smoker: no", "smoker: yes"), "Smoker: No", ("smoker: no",)),
+        (("smoker", "smoker (no)"), '["smoker (no)"]', ("smoker (no)",)),
+        (("yes", "no"), '{"label": "yes", "match": "no"}', ("yes",)),
         (("a_b", "a-b"), '["a-b"]', ("a-b",)),
         (("a_b", "a-b"), '["a b"]', ()),
     ],

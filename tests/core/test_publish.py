@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from hashlib import blake2b, sha256
+from io import BytesIO
 
 import polars as pl
 import pytest
@@ -29,6 +30,7 @@ from candist_core.reports import (
     PredictReport,
     QualityReport,
     RunReports,
+    SourceFile,
     StoredFile,
     StudentReport,
     Usage,
@@ -75,11 +77,12 @@ def label_rows(doc_ids, confidence=0.5):
 class Run:
     """What a run would have left in its store, made without teacher or student."""
 
-    def __init__(self, work, rows=ROWS, *, confidence=0.5, unlabelled=(), student=(), **changes):
+    def __init__(self, work, rows=ROWS, *, confidence=0.5, unlabelled=(), student=(), files=(), **changes):
         self.work, self.config = work, config_of(**changes)
         frame = pl.DataFrame(rows, infer_schema_length=None)
-        batch = SourceBatch("f", frame, pl.int_range(1, frame.height + 1, eager=True))
-        ingested = ingest([batch], self.source, (), self._write, work.read_table)
+        uri = files[0].uri if files else "f"
+        batch = SourceBatch(uri, frame, pl.int_range(1, frame.height + 1, eager=True))
+        ingested = ingest([batch], self.source, files, self._write, work.read_table)
         annotated, predicted = [], []
         for i, texts in enumerate(ingested.texts):
             ids = [name for name in work.read_table(texts)["doc_id"] if name not in unlabelled]
@@ -323,6 +326,22 @@ def test_secrets_in_urls_do_not_reach_the_manifest(work, target):
     assert published.manifest.config["teacher"]["api_key_env"] == "OPENAI_API_KEY"
     for path in target.list_paths(""):
         assert b"hunter2" not in target.read_bytes(path)
+
+
+def test_the_signature_of_a_corpus_reaches_no_object_of_a_version(work, target):
+    file = SourceFile(uri="https://me@h/x.csv?sig=S#f", size_bytes=1, etag="e")
+    local = SourceFile(uri="inbox/what?sig.csv", size_bytes=1, etag="e")
+    # A row without an id is told with its file.
+    run = Run(work, [*ROWS, {"id": None, "text": "nameless"}], files=(file, local), source={"uri": file.uri})
+    published = run.publish(target, page=Page(run.config.task))
+    assert [one.uri for one in published.manifest.source_files] == ["https://h/x.csv", "inbox/what?sig.csv"]
+    folder = published.manifest.folder
+    rejects = pl.read_parquet(BytesIO(target.read_bytes(f"{folder}/rejects.parquet")))
+    assert "https://h/x.csv:6" in rejects["doc_id"].to_list()
+    assert "sig=S" not in rejects.write_csv()
+    assert b"https://h/x.csv" in target.read_bytes(f"{folder}/report.html")
+    for path in target.list_paths(""):
+        assert b"sig=S" not in target.read_bytes(path), path
 
 
 # versions

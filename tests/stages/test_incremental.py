@@ -12,7 +12,7 @@ from candist_core.errors import DriftError, StoreError
 from candist_core.incremental_config import OnDrift
 from candist_core.reports import RunReports
 from candist_core.stages.annotate import annotate_shard
-from candist_core.stages.distill import distill_student, find_student
+from candist_core.stages.distill import distill_student, find_student, settings_key
 from candist_core.stages.evaluate import assess_quality, evaluate_labels
 from candist_core.stages.incremental import (
     Base,
@@ -26,6 +26,7 @@ from candist_core.stages.ingest import ingest_corpus
 from candist_core.stages.plan import plan_annotation
 from candist_core.stages.predict import predict_shard
 from candist_core.stages.publish import publish_version
+from candist_core.stages.remove import remove_version
 from candist_core.stages.report import reports_of_run
 from candist_core.stages.status import status_of_run
 from candist_core.stages.versions import find_version, load
@@ -173,8 +174,13 @@ def test_too_few_new_texts_wait_until_later_runs_have_added_enough(folder):
     assert enough.reason == "fit for 40 new texts by 5 measures of drift"
 
 
-def test_other_settings_of_the_student_or_the_task_distil_anew(folder):
-    for changes in ({"student": {"folds": 3}}, {"task": {"instruction": "Sort them otherwise."}}, {"seed": 3}):
+def test_other_settings_of_the_student_the_task_or_the_teacher_distil_anew(folder):
+    shown = [{"text": row["text"], "label": row["gold"]} for row in demo_rows(2)]
+    shots = str(write_jsonl(folder / "shots.jsonl", shown))
+    for changes in (
+        {"student": {"folds": 3}}, {"task": {"instruction": "Sort them otherwise."}}, {"seed": 3},
+        {"teacher": {"temperature": 0.5}}, {"teacher": {"max_text_tokens": 16}}, {"shots": {"uri": shots}},
+    ):  # fmt: skip
         seed = changes.pop("seed", 0)
         config = grown(folder, N + 20, **changes).model_copy(update={"seed": seed})
         corpus, plan = ingest_corpus(config), plan_annotation(config)
@@ -182,6 +188,40 @@ def test_other_settings_of_the_student_or_the_task_distil_anew(folder):
         assert find_base(config, corpus.texts, annotated) == (
             "settings of task, teacher or student are not those of version 1"
         )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"teacher": {"model": "another"}}, {"teacher": {"response_format": "text"}}, {"teacher": {"max_tokens": 64}},
+        {"teacher": {"truncate": "head"}}, {"shots": {"n": 1}}, {"shots": {"choice": "fixed"}},
+    ],
+)  # fmt: skip
+def test_what_decides_a_teachers_answers_is_part_of_what_a_student_learns_by(tmp_path, changes):
+    shown = [{"text": row["text"], "label": row["gold"]} for row in demo_rows(3)]
+    shots = {"uri": str(write_jsonl(tmp_path / "shots.jsonl", shown))}
+    key = settings_key(grown(tmp_path, 3, shots=shots))
+    other = {name: {"shots": shots}.get(name, {}) | values for name, values in changes.items()}
+    assert settings_key(grown(tmp_path, 3, **{"shots": shots} | other)) != key
+
+
+def test_examples_count_by_their_rows_and_not_by_the_name_of_their_file(tmp_path):
+    shown = [{"text": row["text"], "label": row["gold"]} for row in demo_rows(3)]
+    shots = {"uri": str(write_jsonl(tmp_path / "shots.jsonl", shown))}
+    key = settings_key(grown(tmp_path, 3, shots=shots))
+    moved = {"uri": str(write_jsonl(tmp_path / "moved.jsonl", shown))}
+    assert settings_key(grown(tmp_path, 3, shots=moved)) == key
+    write_jsonl(tmp_path / "shots.jsonl", shown[:2])
+    assert settings_key(grown(tmp_path, 3, shots=shots)) != key
+
+
+def test_how_fast_and_by_which_way_a_teacher_is_asked_keeps_the_student(tmp_path):
+    key = settings_key(grown(tmp_path, 3))
+    rates = {"max_in_flight": 3, "timeout_s": 5.0, "max_requests_per_min": 7, "max_attempts": 2, "mode": "batch"}
+    place = {"base_url": "http://127.0.0.1:1/v1", "api_key_env": "OTHER_KEY"}
+    assert settings_key(grown(tmp_path, 3, teacher=rates | place)) == key
+    # Without a file of examples nothing is shown, however many might be.
+    assert settings_key(grown(tmp_path, 3, shots={"n": 3})) == key
 
 
 def test_a_text_whose_candidates_changed_gets_a_new_label_and_no_other_does(folder):
@@ -233,6 +273,21 @@ def test_taking_over_that_broke_off_goes_on_and_ends_in_the_same_tables(folder):
     whole = adopt_student(config, base, corpus.texts, annotated)
     assert find_adopted(config, base, corpus.texts, annotated) == whole
     assert adopt_student(config, base, corpus.texts, annotated) == whole
+
+
+def test_a_student_whose_first_version_was_removed_is_not_asked_what_it_learned_from(folder):
+    rows = demo_rows(N + 20)
+    changed = [{**rows[0], "text": "Where do I find the bill of last May?"}, *rows[1:N]]
+    published, origin = label(grown(folder, rows=changed))
+    assert (published.number, origin.is_reused, published.manifest.changes.n_changed) == (2, True, 1)
+    remove_version(Location(uri=f"{folder}/published/slice@1"), delete=True)
+    config = grown(folder, rows=[*changed, *rows[N:]])
+    corpus, plan = ingest_corpus(config), plan_annotation(config)
+    annotated = [annotate_shard(plan, shard) for shard in corpus.texts]
+    # Version 2 holds another text under that id than the one that the student learned from.
+    assert find_base(config, corpus.texts, annotated) == (
+        "the version whose run distilled the student of version 2 was removed"
+    )
 
 
 def test_a_damaged_version_before_does_not_stop_the_next_one(folder):

@@ -1,12 +1,14 @@
 """The report of a run and of a version, made by the stages themselves."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from candist_core import annotate_shard, distill_student, ingest_corpus, plan_annotation, predict_shard
 from candist_core.config import Location
-from candist_core.errors import StoreError
+from candist_core.errors import ConfigError, StoreError
+from candist_core.stages.preflight import preflight
 from candist_core.stages.publish import publish_version
 from candist_core.stages.report import report_of_run, report_of_version, reports_of_run, write_report
 from tests.edges.test_lineage import receiver as receiver
@@ -74,3 +76,17 @@ def test_a_receiver_of_lineage_is_told_of_a_new_version_once(labelled, tmp_path,
     ((_, _, event),) = receiver.got
     assert event["outputs"][0]["name"] == f"{tmp_path}/sets/{config.dataset}"
     assert [one["namespace"] for one in event["inputs"]] == ["file"]
+
+
+def test_without_the_extra_for_lineage_a_run_is_refused_but_a_version_that_stands_is_not(
+    labelled, tmp_path, monkeypatch, caplog
+):
+    place = labelled.publish.model_copy(update={"uri": str(tmp_path / "sets"), "lineage_url": "http://127.0.0.1:9"})
+    config = labelled.model_copy(update={"publish": place})
+    preflight(config)
+    monkeypatch.setitem(sys.modules, "openlineage.client", None)
+    assert publish_version(config, reports_of_run(labelled)).is_new
+    assert f"{config.dataset} version 1: candist[lineage] is missing" in caplog.text
+    with pytest.raises(ConfigError, match=r"publish\.lineage_url: found no OpenLineage client, .* candist\[lineage\]"):
+        preflight(config)
+    preflight(labelled)
