@@ -8,7 +8,7 @@ folders of other programs.
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import chain
@@ -186,13 +186,28 @@ class _Collection:
         if min(ages.values(), default=self.older_than_s) < self.older_than_s:
             return "a publisher is at work on it"
         folder = lease_folder(self.dataset, version)
-        wanted = {read_note(self.store, path).number for path in ages if path.startswith(f"{folder}/")} - {None}
+        # A lease that is being written is none yet: whoever writes it looks for our mark after that.
+        leases = [path for path in ages if path.startswith(f"{folder}/") and not is_unfinished(path)]
+        wanted = set(self._announced(folder, leases))
         numbers = self._numbers()
         if any(read_numbered(self.store, self.dataset, number).version == version for number in reversed(numbers)):
             return "it has been published meanwhile"
-        if free := sorted(number for number in wanted if number is not None and number not in numbers):
+        if free := sorted(wanted.difference(numbers)):
             return f"its publisher stopped right before its commit as version {free[0]}, which is still to be had"
         return ""
+
+    def _announced(self, folder: str, leases: Sequence[str]) -> Iterator[int]:
+        """The numbers that publishers were about to take."""
+        for path in leases:
+            try:
+                number = read_note(self.store, path).number
+            except StoreError:
+                if path in self.store.list_paths(folder):
+                    raise
+                # Its publisher has ended since; what it committed is found by its number.
+                continue
+            if number is not None:
+                yield number
 
     def _stale_leases(self, version: str) -> Iterator[Leftover]:
         folder = lease_folder(self.dataset, version)

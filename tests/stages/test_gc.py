@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from candist_core.config import Location
-from candist_core.edges.store import open_store
+from candist_core.edges.store import UNFINISHED, open_store
 from candist_core.errors import StoreError, TransientError
 from candist_core.lease import lease_folder
 from candist_core.stages.gc import Kind, _Collection, collect_garbage, remove_unnamed
@@ -447,6 +447,39 @@ def test_a_lease_of_a_later_contract_stops_the_removal_and_leaves_no_mark(disk, 
     (left,) = collect_garbage(disk, older_than_s=0, delete=True)
     assert left.kind is Kind.DATASET
     assert "lease/2" in left.kept
+    assert contents(store) == before
+
+
+def test_a_lease_that_is_only_half_written_is_none_and_goes_with_the_rest(disk, tmp_path):
+    store = publish_mails(disk)
+    before = contents(store)
+    killed_publisher(tmp_path, disk, 3)
+    lease = store.list_paths("mails/publishing")[0]
+    Path(disk.uri, lease).with_name(f"{UNFINISHED}0a1b").write_bytes(b'{"contr')
+    assert [one.kept for one in collect_garbage(disk, older_than_s=0, delete=True)] == [""]
+    assert contents(store) == before
+    assert not [path for path in Path(disk.uri).rglob("*") if path.name.startswith(UNFINISHED)]
+
+
+def test_a_lease_that_is_gone_when_it_is_to_be_read_is_asked_nothing(place, tmp_path):
+    store = publish_mails(place)
+    before = contents(store)
+    killed_publisher(tmp_path, place, 3)
+    (lease,) = store.list_paths("mails/publishing")
+    version = lease.split("/")[2]
+
+    class Vanishing:
+        """A store whose lease is taken away right before it is read."""
+
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        def read_bytes(self, path):
+            if path == lease:
+                store.delete([lease])
+            return store.read_bytes(path)
+
+    assert _Collection(Vanishing(), "mails", older_than_s=0, delete=True).remove(version).kept == ""
     assert contents(store) == before
 
 
